@@ -1,0 +1,119 @@
+"""What can go wrong, one class for each different *handling*.
+
+CloudBillingError                 the base; every error of this package is one
+├── ConfigurationError            a person must change a connection, an argument or a setting; no retry mends it
+├── VendorError                   the vendor answered, or failed to
+│   ├── RefusedError              the vendor said no (401, 403, 404 …); no retry mends it
+│   ├── UnavailableError          the vendor could not be reached or asked for too much patience; try later
+│   ├── MalformedReplyError       the answer is not what the vendor's document promises; try later
+│   └── InDoubtError              a request that creates something ended without a clear answer; a person looks
+├── RecordError                   one vendor record cannot be read; it goes to the reject table
+├── LoadError                     the slice was read, and must not be committed
+│   ├── RejectedRecordsError      records could not be read and ``on_reject`` is ``fail``
+│   ├── IncompleteError           the vendor states another count than it sent
+│   └── RemovalError              more invoices would vanish than ``max_removed`` allows
+└── StagingError                  the staging database refused
+
+Messages name the connection, the field or record, what was expected and what to do next. They never carry a secret.
+"""
+
+from __future__ import annotations
+
+
+class CloudBillingError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(CloudBillingError):
+    """A connection field, an argument or a setting is missing or malformed.
+
+    :param message: what is wrong and how to mend it.
+    :param conn_id: the Airflow connection concerned, if any.
+    :param field: the connection field or argument concerned, if any.
+    """
+
+    def __init__(self, message: str, *, conn_id: str | None = None, field: str | None = None) -> None:
+        where = f"Connection {conn_id!r}, field {field!r}: " if conn_id and field else f"Connection {conn_id!r}: " if conn_id else ""
+        super().__init__(where + message)
+        self.conn_id = conn_id
+        self.field = field
+
+
+class VendorError(CloudBillingError):
+    """A vendor's answer, or its absence, that ends the conversation.
+
+    :param message: what happened, with a cleaned excerpt of what came.
+    :param conn_id: the Airflow connection concerned.
+    :param url: the request's address without secrets.
+    :param status: the HTTP status, where there was one.
+    """
+
+    def __init__(self, message: str, *, conn_id: str | None = None, url: str | None = None, status: int | None = None) -> None:
+        super().__init__(f"Connection {conn_id!r}: {message}" if conn_id else message)
+        self.conn_id = conn_id
+        self.url = url
+        self.status = status
+
+
+class RefusedError(VendorError):
+    """The vendor refused the request for good."""
+
+
+class UnavailableError(VendorError):
+    """The vendor could not be reached, kept failing, or asked for a longer wait than allowed.
+
+    :param retry_after: seconds after which another try makes sense, where known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        conn_id: str | None = None,
+        url: str | None = None,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, conn_id=conn_id, url=url, status=status)
+        self.retry_after = retry_after
+
+
+class MalformedReplyError(VendorError):
+    """The answer is cut, empty, HTML, or of a shape that the vendor's document does not know."""
+
+
+class InDoubtError(VendorError):
+    """A request that creates something ended without a clear answer; it is never sent again by itself."""
+
+
+class RecordError(CloudBillingError):
+    """One record of a vendor cannot be read.
+
+    :param reason: which field, what was expected, what came.
+    :param invoice_id: the vendor's id of the invoice, where it could be read.
+    """
+
+    def __init__(self, reason: str, *, invoice_id: str | None = None) -> None:
+        super().__init__(f"invoice {invoice_id!r}: {reason}" if invoice_id else reason)
+        self.reason = reason
+        self.invoice_id = invoice_id
+
+
+class LoadError(CloudBillingError):
+    """A slice was read and must not be committed; staging is as before."""
+
+
+class RejectedRecordsError(LoadError):
+    """Records could not be read; they stand in ``cloudbilling_reject``."""
+
+
+class IncompleteError(LoadError):
+    """The vendor states another number of records than it sent."""
+
+
+class RemovalError(LoadError):
+    """The load would remove more invoices of the slice than allowed."""
+
+
+class StagingError(CloudBillingError):
+    """The staging database refused a statement, or lacks what is needed."""
