@@ -1,0 +1,40 @@
+# Everything runs in a virtual environment that `make` sets up by itself the first time, and again when the pins change.
+# PYTHON=/path/to/python3 chooses the interpreter (3.10 or newer).
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+READY := $(VENV)/.ready
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo ui test test-matrix check clean
+.NOTPARALLEL:
+
+help: ## show this list
+	@echo "airflow-provider-cloudbilling"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## import two months of invoices from a sandbox vendor into .demo/erp_staging.db, through Airflow
+	@$(PY) scripts/demo.py
+
+ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connections ready
+	@$(PY) scripts/demo.py --ui
+
+test: $(READY) ## run the tests
+	@$(PY) -m pytest
+
+test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
+	@$(PY) -m pytest -m matrix
+
+check: $(READY) ## lint, formatting, types and who may import whom
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean: ## remove the virtual environments, the demo's data and the caches
+	rm -rf .venv .venv-* .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml $(CONSTRAINTS) scripts/venv.sh
+	@scripts/venv.sh $(VENV) $(CONSTRAINTS)
+	@touch $@
