@@ -1,0 +1,250 @@
+"""One load of one slice: fill temporary tables while the vendor is read, then merge in one short transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
+from airflow_cloudbilling.staging.create import create_tables
+from airflow_cloudbilling.staging.incoming import Incoming
+from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Run, totals_json
+from airflow_cloudbilling.staging.merge import Merge, Merged
+from airflow_cloudbilling.staging.tables import tables
+
+_FLUSH = 200  # ledger rows held before they are written
+_ID_LENGTH = 255
+
+
+class Rules(NamedTuple):
+    """What a load may do.
+
+    :param max_removed: share of a slice's invoices (0 to 1) that may vanish; one may always.
+    :param allow_removals: lifts that limit.
+    :param quarantine: stage what could be read although some records could not.
+    """
+
+    max_removed: Decimal = Decimal("0.1")
+    allow_removals: bool = False
+    quarantine: bool = False
+
+
+class Loaded(NamedTuple):
+    """How a load ended: ``committed``, or ``superseded`` by one whose reading began later."""
+
+    slice: Slice
+    load_id: str
+    status: str
+    merged: Merged
+    received: int
+    outside: int
+    rejected: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain, small data for XCom and asset events; money as text."""
+        own = {**self.slice._asdict(), "period": str(self.slice.period), "load_id": self.load_id, "status": self.status}
+        return {**own, "received": self.received, "outside": self.outside, "rejected": self.rejected, **vars(self.merged)}
+
+
+class Staging:
+    """The staging tables in one database.
+
+    :param engine: from :func:`airflow_cloudbilling.staging.engine.engine_for`.
+    :param schema: database schema of the tables; ``None`` for the connection's default.
+    """
+
+    def __init__(self, engine: Engine, schema: str | None = None) -> None:
+        if schema and engine.dialect.name == "sqlite":
+            raise ConfigurationError(f"SQLite has no schemas; leave schema empty instead of {schema!r}.", field="schema")
+        self.engine = engine
+        self.tables = tables(schema)
+        self.ledger = Ledger(engine, self.tables)
+
+    def create(self) -> None:
+        """Create what is missing of the tables and views, before and outside any load's transaction."""
+        create_tables(self.engine, self.tables)
+
+    def load(self, slice_: Slice, run: Run | None = None, rules: Rules | None = None) -> Load:
+        """Open a load of a slice; use it as a context manager.
+
+        :param run: the task instance, for the ledger.
+        """
+        return Load(self, slice_, run or Run(), rules or Rules())
+
+
+class Load:
+    """Takes in what a source yields; an exception inside the ``with`` block leaves staging as it was.
+
+    The load's reading counts from the moment that the block is entered.
+    """
+
+    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> None:
+        if len(slice_.account) > 128:
+            raise ConfigurationError(f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account")
+        self.staging = staging
+        self.ledger = staging.ledger
+        self.slice = slice_
+        self.run = run
+        self.rules = rules
+        self.load_id = ""
+        self.fetch_started_at = ""
+        self.stated: int | None = None
+        self.outside = 0
+        self.rejected = 0
+        self.notices: Callable[[str], None] = lambda message: None
+        self._closed = False
+        self._blind = False  # a rejected record without an id: any invoice of the slice may be it
+        self._rejects: list[tuple[str | None, str, str]] = []
+        self._first_rejects: list[str] = []
+        self._rejects_written = 0
+        self._exchanges: list[Exchange] = []
+        self._exchanges_written = 0
+        self._take: dict[type, Callable[[Any], None]] = {
+            Invoice: self._invoice,
+            Reject: self._reject,
+            Outside: self._left_out,
+            Stated: self._state,
+            Notice: lambda notice: self.notices(notice.message),
+        }
+
+    def __enter__(self) -> Load:
+        """Open the ledger's entry and the temporary tables."""
+        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run)
+        self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
+        self.incoming = Incoming(self._connection, self.staging.tables)
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Close the temporary tables; mark the load as failed when an error ends it."""
+        self._closed = True
+        self._connection.close()
+        if error is not None:
+            self.abort(f"{type(error).__name__}: {error}")
+
+    def abort(self, reason: str) -> None:
+        """Mark the load as failed; from another thread, too, when a task is killed."""
+        self._flush()
+        if self.ledger.status(self.load_id) == "running":
+            self.ledger.fail(self.load_id, reason, **self._counts())
+
+    def add(self, item: Any) -> None:
+        """Take in one item of a conversation."""
+        if type(item) is InvoiceLine:
+            self.incoming.add_line(item)
+        else:
+            self._take[type(item)](item)
+
+    def exchanged(self, url: str, status: int | None, sha256: str | None) -> None:
+        """Note an exchange with the vendor for the request log; ``url`` carries no secret."""
+        self._exchanges.append(Exchange(url, status, sha256))
+        if len(self._exchanges) >= _FLUSH:
+            self._flush()
+
+    def commit(self) -> Loaded:
+        """Check what came, and merge it.
+
+        :returns: what changed, read back from the tables.
+        :raises RejectedRecordsError: when records could not be read and are not put in quarantine.
+        :raises IncompleteError: when the vendor states another number of records than came.
+        :raises RemovalError: when too many invoices would vanish.
+        """
+        self.incoming.finish()
+        for invoice_id, times in self.incoming.duplicates():
+            self._refuse(invoice_id, f"came {times} times with different content", "")
+        self._flush()
+        self._check()
+        return self._merge()
+
+    @property
+    def received(self) -> int:
+        """Distinct records that came: to be staged, outside the period, or rejected."""
+        return self.incoming.invoices + self.outside + self.rejected
+
+    def _check(self) -> None:
+        if self.stated is not None and self.stated != self.received:
+            raise IncompleteError(
+                f"The vendor states {self.stated} records for {self._name()}, and {self.received} distinct ones came. "
+                "Nothing was changed; run the task again, and ask the vendor if it stays so."
+            )
+        if self.rejected and not self.rules.quarantine:
+            first = "; ".join(self._first_rejects)
+            raise RejectedRecordsError(
+                f"{self.rejected} of {self.received} records of {self._name()} could not be read, so nothing was staged. "
+                f"First: {first}. All stand in cloudbilling_reject with load_id {self.load_id}. Map the field with "
+                'field_map, ask the vendor, or stage the others with on_reject="quarantine".'
+            )
+
+    def _merge(self) -> Loaded:
+        connection = self._connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        with connection.begin():
+            merge = Merge(connection, self.staging.tables, self.slice, self.incoming, self.load_id, self.fetch_started_at)
+            superseded = merge.superseded()
+            if superseded:
+                merged = merge.present()
+            else:
+                allowed = None if self.rules.allow_removals else self.rules.max_removed
+                merged = merge.run(removal=not self._blind, allowed=allowed)
+            status = "superseded" if superseded else "committed"
+            self._end(connection, status, merged)
+        return Loaded(self.slice, self.load_id, status, merged, self.received, self.outside, self.rejected)
+
+    def _end(self, connection: Connection, status: str, merged: Merged) -> None:
+        changes = {f"{n}_count": getattr(merged, n) for n in ("new", "changed", "unchanged", "removed", "frozen")}
+        staged = merged.new + merged.changed + merged.unchanged
+        sizes = {"staged_count": staged, "line_count": merged.lines, "document_count": merged.documents}
+        values = {**self._counts(), **changes, **sizes, "totals": totals_json(merged.totals)}
+        self.ledger.end(connection, self.load_id, status, **values)
+        if status == "committed":
+            self.ledger.abandon_older(connection, self.slice, self.fetch_started_at)
+
+    def _counts(self) -> dict[str, int | None]:
+        return {
+            "received_count": self.received,
+            "outside_count": self.outside,
+            "rejected_count": self.rejected,
+            "stated_count": self.stated,
+        }
+
+    def _name(self) -> str:
+        return f"{self.slice.provider} account {self.slice.account!r}, {self.slice.kind}, {self.slice.period.key}"
+
+    def _invoice(self, invoice: Invoice) -> None:
+        if len(invoice.invoice_id) > _ID_LENGTH:
+            self._reject(Reject(f"invoice_id is longer than {_ID_LENGTH} characters", invoice.raw or "", None))
+        else:
+            self.incoming.add_invoice(invoice)
+
+    def _left_out(self, outside: Outside) -> None:
+        self.outside += 1
+        self.incoming.next()
+
+    def _state(self, stated: Stated) -> None:
+        self.stated = stated.count
+
+    def _reject(self, reject: Reject) -> None:
+        self.incoming.next()
+        self._refuse(reject.invoice_id, reject.reason, reject.raw)
+
+    def _refuse(self, invoice_id: str | None, reason: str, raw: str) -> None:
+        self.rejected += 1
+        if invoice_id is None or len(invoice_id) > _ID_LENGTH:
+            self._blind, invoice_id = True, None
+        else:
+            self.incoming.protect([invoice_id])
+        if len(self._first_rejects) < 3:
+            self._first_rejects.append(f"invoice {invoice_id!r}: {reason}" if invoice_id else reason)
+        self._rejects.append((invoice_id, reason, raw))
+        if len(self._rejects) >= _FLUSH:
+            self._flush()
+
+    def _flush(self) -> None:
+        rejects, self._rejects = self._rejects, []
+        exchanges, self._exchanges = self._exchanges, []
+        self.ledger.rejects(self.load_id, self.slice, self._rejects_written + 1, rejects)
+        self.ledger.requests(self.load_id, self._exchanges_written + 1, exchanges)
+        self._rejects_written += len(rejects)
+        self._exchanges_written += len(exchanges)

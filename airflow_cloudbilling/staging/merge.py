@@ -1,0 +1,240 @@
+"""The merge: from a load's temporary tables into the staging tables, in one short transaction, set by set.
+
+Nothing is rewritten that did not change. Changed invoices are deleted and inserted anew, since no row of theirs is worth
+keeping and that is the one form of "upsert" that every database understands alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+from airflow_cloudbilling.errors import RemovalError
+from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.staging.incoming import Incoming
+from airflow_cloudbilling.staging.ledger import of_slice, slice_values
+from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
+from airflow_cloudbilling.staging.tables import Tables
+
+AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
+
+
+@dataclass
+class Merged:
+    """What a merge did to a slice."""
+
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    frozen: int = 0
+    invoices: int = 0
+    lines: int = 0
+    documents: int = 0
+    totals: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class Merge:
+    """One merge, inside the transaction and under the lock of its caller.
+
+    :param incoming: the filled temporary tables.
+    :param fetch_started_at: when the load's reading began.
+    """
+
+    def __init__(
+        self, connection: Connection, tables: Tables, slice_: Slice, incoming: Incoming, load_id: str, fetch_started_at: str
+    ) -> None:
+        self.connection = connection
+        self.tables = tables
+        self.slice = slice_
+        self.incoming = incoming
+        self.load_id = load_id
+        self.fetch_started_at = fetch_started_at
+        self.revisions = Revisions(connection, tables, slice_, incoming, load_id)
+
+    def superseded(self) -> bool:
+        """Whether a load whose reading began later has already been committed for the slice."""
+        load = self.tables.load
+        later = and_(of_slice(load, self.slice), load.c.status == "committed", load.c.fetch_started_at > self.fetch_started_at)
+        return self.connection.execute(select(load.c.load_id).where(later).limit(1)).first() is not None
+
+    def run(self, *, removal: bool, allowed: Decimal | None) -> Merged:
+        """Bring the slice to what the vendor returned.
+
+        :param removal: whether invoices that did not come are taken as withdrawn.
+        :param allowed: share of the slice's invoices that may go at most; ``None`` for any.
+        :raises RemovalError: when more would go; the caller rolls back.
+        """
+        self._classify()
+        merged = self._counts()
+        merged.removed = self._find_gone() if removal else 0
+        self._check_removal(merged.removed, allowed)
+        self.revisions.record_changed()
+        if merged.removed:
+            self._leave()
+        self._delete_invoices(self._ids("changed"))
+        self._insert_invoices()
+        if self._join() or merged.changed:
+            self._settle_periods(select(self.incoming.invoice.c.invoice_id))
+        merged.frozen += self.revisions.withdrawn
+        self._measure(merged)
+        return merged
+
+    def present(self) -> Merged:
+        """Return the slice as it stands, without a change."""
+        merged = Merged()
+        self._measure(merged)
+        merged.unchanged = merged.invoices
+        return merged
+
+    def _same(self, table: Table) -> ColumnElement[bool]:
+        return of_slice(table, self.slice, period=False)
+
+    def _ids(self, *actions: str) -> Select[Any]:
+        return select(self.incoming.invoice.c.invoice_id).where(self.incoming.invoice.c.action.in_(actions))
+
+    def _classify(self) -> None:
+        """Mark every incoming invoice as new, changed, unchanged, frozen, or read earlier than what is staged."""
+        new, staged = self.incoming.invoice, self.tables.invoice
+        match = and_(self._same(staged), staged.c.invoice_id == new.c.invoice_id)
+        old_hash = select(staged.c.content_hash).where(match).scalar_subquery()
+        self.connection.execute(update(new).values(staged_hash=old_hash))
+        action = case((new.c.staged_hash.is_(None), "new"), (new.c.staged_hash == new.c.content_hash, "unchanged"))
+        self.connection.execute(update(new).values(action=case(*action.whens, else_="changed")))
+        changed = new.c.action == "changed"
+        if newer := self._newer_periods():
+            slices = self.tables.slice_invoice
+            elsewhere = and_(
+                self._same(slices), slices.c.period.in_(newer), slices.c.invoice_id == new.c.invoice_id
+            )
+            self._mark("stale", and_(changed, exists().where(elsewhere)))
+        self._mark("frozen", and_(changed, exists().where(match, is_frozen(self.tables))))
+
+    def _mark(self, action: str, which: ColumnElement[bool]) -> None:
+        self.connection.execute(update(self.incoming.invoice).where(which).values(action=action))
+
+    def _newer_periods(self) -> list[str]:
+        """Return the account's other slices that were read after this load began: what they say of an invoice counts."""
+        load = self.tables.load
+        newer = and_(
+            of_slice(load, self.slice, period=False),
+            load.c.period != str(self.slice.period),
+            load.c.status == "committed",
+            load.c.fetch_started_at > self.fetch_started_at,
+        )
+        return list(self.connection.scalars(select(load.c.period).where(newer).distinct()))
+
+    def _counts(self) -> Merged:
+        action = self.incoming.invoice.c.action
+        found: dict[str, int] = {a: n for a, n in self.connection.execute(select(action, func.count()).group_by(action))}
+        unchanged = found.get("unchanged", 0) + found.get("stale", 0)
+        return Merged(found.get("new", 0), found.get("changed", 0), unchanged, frozen=found.get("frozen", 0))
+
+    def _find_gone(self) -> int:
+        """Collect the slice's invoices that did not come this time; return their number."""
+        slices, gone = self.tables.slice_invoice, self.incoming.gone
+        came = or_(
+            *(exists().where(t.c.invoice_id == slices.c.invoice_id) for t in (self.incoming.invoice, self.incoming.protected))
+        )
+        missing = select(slices.c.invoice_id).where(of_slice(slices, self.slice), ~came)
+        return self.connection.execute(insert(gone).from_select(["invoice_id"], missing)).rowcount
+
+    def _check_removal(self, removed: int, allowed: Decimal | None) -> None:
+        slices = self.tables.slice_invoice
+        if allowed is None or removed <= 1:
+            return
+        before = self.connection.scalar(select(func.count()).select_from(slices).where(of_slice(slices, self.slice))) or 0
+        if removed > max(1, int(before * allowed)):
+            raise RemovalError(
+                f"{removed} of the {before} staged invoices of {self.slice.provider} account {self.slice.account!r}, "
+                f"{self.slice.kind}, {self.slice.period.key} did not come this time; at most {allowed:%} (and always 1) "
+                "may go without a person's word. Nothing was changed. If the vendor really withdrew them, run once "
+                "with allow_removals=True or a higher max_removed."
+            )
+
+    def _leave(self) -> None:
+        """Take the missing invoices out of the slice, and out of staging where no other slice returns them."""
+        slices, gone = self.tables.slice_invoice, self.incoming.gone
+        missing = select(gone.c.invoice_id)
+        self.connection.execute(delete(slices).where(of_slice(slices, self.slice), slices.c.invoice_id.in_(missing)))
+        self._settle_periods(missing)
+        elsewhere = and_(self._same(slices), slices.c.invoice_id == gone.c.invoice_id)
+        self.connection.execute(delete(gone).where(exists().where(elsewhere)))
+        self.revisions.record_withdrawn()
+        self._delete_invoices(missing)
+
+    def _delete_invoices(self, ids: Select[Any]) -> None:
+        for table in (self.tables.invoice_line, self.tables.invoice_tax, self.tables.document, self.tables.invoice):
+            self.connection.execute(delete(table).where(self._same(table), table.c.invoice_id.in_(ids)))
+
+    def _insert_invoices(self) -> None:
+        new = self.incoming.invoice
+        fresh = new.c.action.in_(("new", "changed"))
+        own = {"load_id": self.load_id, "slice_period": str(self.slice.period), "posted_at": None}
+        self._copy(self.tables.invoice, new, own, select(new).where(fresh))
+        for target, rows in ((self.tables.invoice_line, self.incoming.line), (self.tables.invoice_tax, self.incoming.tax)):
+            self._copy(target, rows, {}, select(rows).join(new, new.c.seq == rows.c.seq).where(fresh))
+
+    def _copy(self, target: Table, rows: Table, own: Mapping[str, Any], query: Select[Any]) -> None:
+        values = {**slice_values(self.slice), **own}
+        columns = []
+        for column in target.columns:
+            if column.name in values:
+                columns.append(literal(values[column.name], column.type).label(column.name))
+            else:
+                source = self.incoming.invoice if column.name == "invoice_id" else rows
+                columns.append(source.c[column.name])
+        names = [column.name for column in target.columns]
+        self.connection.execute(insert(target).from_select(names, query.with_only_columns(*columns)))
+
+    def _join(self) -> int:
+        """Remember that this slice returns the invoices; return how many it did not return before."""
+        slices, new = self.tables.slice_invoice, self.incoming.invoice
+        own = [literal(value).label(name) for name, value in slice_values(self.slice).items()]
+        known = exists().where(of_slice(slices, self.slice), slices.c.invoice_id == new.c.invoice_id)
+        rows = select(*own, new.c.invoice_id).where(~known)
+        return self.connection.execute(insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)).rowcount
+
+    def _settle_periods(self, ids: Select[Any]) -> None:
+        """Set ``slice_period`` of invoices to the greatest period among their slices."""
+        invoice, slices = self.tables.invoice, self.tables.slice_invoice
+        of_invoice = and_(self._same(slices), slices.c.invoice_id == invoice.c.invoice_id)
+        greatest = select(func.max(slices.c.period)).where(of_invoice).scalar_subquery()
+        differs = and_(self._same(invoice), invoice.c.invoice_id.in_(ids), invoice.c.slice_period != greatest)
+        self.connection.execute(update(invoice).where(differs).values(slice_period=greatest))
+
+    def _measure(self, merged: Merged) -> None:
+        """Read the slice's counts and totals back from the tables."""
+        invoice, slices, document = self.tables.invoice, self.tables.slice_invoice, self.tables.document
+        columns = [invoice.c.currency, invoice.c.line_count, *(invoice.c[name] for name in AMOUNTS.values())]
+        member = and_(self._same(invoice), of_slice(slices, self.slice), slices.c.invoice_id == invoice.c.invoice_id)
+        sums: dict[str, list[Decimal]] = {}
+        for currency, lines, *amounts in self.connection.execute(select(*columns).where(member)):
+            merged.invoices += 1
+            merged.lines += lines
+            if currency and any(a is not None for a in amounts):
+                total = sums.setdefault(currency, [Decimal(0)] * 3)
+                sums[currency] = [exact_sum(t, Decimal(a or 0)) for t, a in zip(total, amounts)]
+        merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s))) for c, s in sorted(sums.items())}
+        of_member = and_(self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id)
+        merged.documents = self.connection.scalar(select(func.count()).select_from(document).join(slices, of_member)) or 0

@@ -1,0 +1,120 @@
+"""Posted is posted: what the vendor says later of a frozen invoice becomes a revision and a finding, not a change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, RowMapping, Select, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.staging.incoming import Incoming
+from airflow_cloudbilling.staging.ledger import now, of_slice, slice_values
+from airflow_cloudbilling.staging.tables import Tables
+
+FROZEN_STATES = ("intent", "submitted", "accepted", "unknown")
+_RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
+
+
+def is_frozen(tables: Tables) -> ColumnElement[bool]:
+    """Return the condition that a row of ``cloudbilling_invoice`` was posted, or is on its way to be."""
+    invoice, item = tables.invoice, tables.upload_item
+    keys = ("provider", "account", "kind", "invoice_id")
+    open_item = and_(*(item.c[k] == invoice.c[k] for k in keys), item.c.status.in_(FROZEN_STATES))
+    return or_(invoice.c.posted_at.is_not(None), exists().where(open_item))
+
+
+class Revisions:
+    """The frozen invoices of one merge."""
+
+    def __init__(
+        self, connection: Connection, tables: Tables, slice_: Slice, incoming: Incoming, load_id: str
+    ) -> None:
+        self.connection = connection
+        self.tables = tables
+        self.slice = slice_
+        self.incoming = incoming
+        self.load_id = load_id
+        self.withdrawn = 0
+
+    def record_changed(self) -> None:
+        """Keep the vendor's new version of every frozen invoice that changed, once, and resolve what is as posted again."""
+        new = self.incoming.invoice
+        for row in self.connection.execute(select(new).where(new.c.action == "frozen")).mappings().all():
+            own = {"load_id": self.load_id, "slice_period": str(self.slice.period)}
+            lines = select(self.incoming.line).where(self.incoming.line.c.seq == row["seq"])
+            self._record("changed", {**row, **own}, lines, self._staged(row["invoice_id"]))
+        self._resolve(select(new.c.invoice_id).where(new.c.action == "unchanged"))
+
+    def record_withdrawn(self) -> None:
+        """Keep the frozen invoices among those that no slice returns any more, and take them out of that list."""
+        invoice, gone, line = self.tables.invoice, self.incoming.gone, self.tables.invoice_line
+        same = and_(of_slice(invoice, self.slice, period=False), invoice.c.invoice_id == gone.c.invoice_id)
+        frozen = select(invoice).join(gone, same).where(is_frozen(self.tables))
+        for row in self.connection.execute(frozen).mappings().all():
+            lines = select(line).where(of_slice(line, self.slice, period=False), line.c.invoice_id == row["invoice_id"])
+            self._record("withdrawn", row, lines, row)
+            self.connection.execute(delete(gone).where(gone.c.invoice_id == row["invoice_id"]))
+            self.withdrawn += 1
+
+    def _record(self, reason: str, row: Mapping[str, Any], lines: Select[Any], staged: Mapping[str, Any]) -> None:
+        last = self._last(row["invoice_id"])
+        if last and (last["reason"], last["content_hash"]) == (reason, row["content_hash"]):
+            return
+        own = {**slice_values(self.slice), "revision": last["revision"] + 1 if last else 1, "reason": reason}
+        target = self.tables.invoice_revision
+        self.connection.execute(insert(target), [_values(target, {**row, **own})])
+        target = self.tables.invoice_line_revision
+        rows = self.connection.execute(lines).mappings().all()
+        if rows:
+            key = {**own, "invoice_id": row["invoice_id"]}
+            self.connection.execute(insert(target), [_values(target, {**r, **key}) for r in rows])
+        self._find(reason, row, staged)
+
+    def _last(self, invoice_id: str) -> RowMapping | None:
+        revision = self.tables.invoice_revision
+        own = and_(of_slice(revision, self.slice, period=False), revision.c.invoice_id == invoice_id)
+        columns = (revision.c.revision, revision.c.reason, revision.c.content_hash)
+        newest = select(*columns).where(own).order_by(revision.c.revision.desc()).limit(1)
+        return self.connection.execute(newest).mappings().first()
+
+    def _staged(self, invoice_id: str) -> RowMapping:
+        invoice = self.tables.invoice
+        own = and_(of_slice(invoice, self.slice, period=False), invoice.c.invoice_id == invoice_id)
+        return self.connection.execute(select(invoice).where(own)).mappings().one()
+
+    def _find(self, reason: str, row: Mapping[str, Any], staged: Mapping[str, Any]) -> None:
+        actual = "withdrawn" if reason == "withdrawn" else f"{row['gross_amount']} {row['currency']}"
+        message = (
+            f"Invoice {row['invoice_id']} was {reason} at the vendor after it was posted; the posted version stays. "
+            "Accept the finding, or release the invoice and load the period again."
+        )
+        finding = {
+            "finding_id": str(uuid4()),
+            "load_id": self.load_id,
+            **slice_values(self.slice),
+            "invoice_id": row["invoice_id"],
+            "rule": _RULES[reason],
+            "severity": "error",
+            "expected": f"{staged['gross_amount']} {staged['currency']}",
+            "actual": actual,
+            "message": message,
+            "created_at": now(),
+        }
+        self.connection.execute(insert(self.tables.finding), [finding])
+
+    def _resolve(self, ids: Select[Any]) -> None:
+        finding = self.tables.finding
+        unresolved = and_(
+            of_slice(finding, self.slice, period=False),
+            finding.c.rule.in_(_RULES.values()),
+            finding.c.resolved_at.is_(None),
+            finding.c.invoice_id.in_(ids),
+        )
+        self.connection.execute(update(finding).where(unresolved).values(resolved_at=now()))
+
+
+def _values(target: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+    return {column.name: row.get(column.name) for column in target.columns}
