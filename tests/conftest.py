@@ -1,0 +1,149 @@
+"""What every test stands on: an Airflow of its own, no network but loopback, a vendor and a staging database.
+
+Airflow reads its settings when it is first imported, so they are set here, before any test module is.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+ROOT = Path(__file__).parents[1]
+HOME = Path(tempfile.mkdtemp(prefix="cloudbilling-tests-"))
+DAGS = HOME / "dags"
+
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]  # nothing of the user's own Airflow takes part
+os.environ |= {
+    "AIRFLOW_HOME": str(HOME),
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",  # tasks run in the test's own process
+    "AIRFLOW__CORE__FERNET_KEY": "",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+        [
+            {
+                "name": folder.name,
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": str(folder)},
+            }
+            for folder in (ROOT / "example_dags", DAGS)
+        ]
+    ),
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}",
+    "SCARF_ANALYTICS": "false",
+}
+
+
+class NetworkError(RuntimeError):
+    """A test tried to reach another machine."""
+
+
+def only_loopback(event: str, args: tuple[Any, ...]) -> None:
+    """Refuse a connection to any address but this machine's own.
+
+    :param event: name of a Python audit event.
+    :param args: of ``socket.connect``: the socket and the address.
+    """
+    if event != "socket.connect" or not isinstance(args[1], tuple):
+        return
+    host = str(args[1][0])
+    if host != "localhost" and host != "::1" and not host.startswith("127."):
+        raise NetworkError(f"a test tried to connect to {host}; tests talk to loopback only")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Guard the network and lay a migrated metadata database, made once for each version of Airflow."""
+    sys.addaudithook(only_loopback)
+    DAGS.mkdir()
+    version = importlib.metadata.version("apache-airflow-core")
+    template = Path(config.rootpath, ".pytest_cache", f"airflow-{version}.db")
+    if not template.exists():
+        print(f"Making Airflow {version}'s metadata database, once …", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)
+        template.parent.mkdir(exist_ok=True)
+        scratch = template.with_suffix(f".{os.getpid()}")
+        shutil.copy(HOME / "airflow.db", scratch)
+        scratch.replace(template)
+    shutil.copy(template, HOME / "airflow.db")
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def dags_folder() -> Iterator[Path]:
+    """Give an empty folder that Airflow reads DAG files from."""
+    yield DAGS
+    for file in DAGS.glob("*.py"):
+        file.unlink()
+
+
+@pytest.fixture
+def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Name an empty SQLite staging database in the connection ``erp_staging`` and return its path."""
+    path = tmp_path / "erp_staging.db"
+    monkeypatch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    return path
+
+
+@pytest.fixture
+def vendor(cloudbilling_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the sandbox vendor, name it in the connection ``twotcloud_default`` and return it."""
+    for name, value in cloudbilling_sandbox.connections().items():
+        monkeypatch.setenv(name, value)
+    return cloudbilling_sandbox
+
+
+@pytest.fixture
+def run_dag() -> Callable[..., dict[str, Any]]:
+    """Return a function that runs a DAG as Airflow does, in this process, and returns each task's results.
+
+    :return: ``run(dag, partition_key=None, logical_date=…, **conf)`` → task id → result, or the list of results by
+        map index of a mapped task.
+    :raises AssertionError: when the run does not succeed.
+    """
+    return _run
+
+
+def _run(dag: DAG, *, partition_key: str | None = None, **conf: Any) -> dict[str, Any]:
+    from airflow.models.dagrun import DagRun
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import event, select
+
+    def partitioned(_mapper: object, _connection: object, run: DagRun) -> None:
+        run.partition_key = partition_key  # dag.test() has no argument for it; the scheduler sets this column
+
+    event.listen(DagRun, "before_insert", partitioned)
+    try:
+        run = dag.test(run_conf=conf, **({"logical_date": None} if partition_key else {}))
+    finally:
+        event.remove(DagRun, "before_insert", partitioned)
+    assert run.state == "success", {ti.task_id: ti.state for ti in run.get_task_instances()}
+    results: dict[str, Any] = {}
+    with create_session() as session:
+        chosen = select(XComModel).where(XComModel.run_id == run.run_id, XComModel.key == "return_value")
+        for row in session.scalars(chosen.order_by(XComModel.map_index)):
+            value = XComModel.deserialize_value(row)
+            if row.map_index < 0:
+                results[row.task_id] = value
+            else:
+                results.setdefault(row.task_id, []).append(value)
+    return results
