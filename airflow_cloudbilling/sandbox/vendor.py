@@ -1,0 +1,98 @@
+"""What every vendor of the sandbox has in common: it claims paths, answers requests and keeps books."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime, timezone
+from typing import Any, ClassVar
+
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.sandbox.books import Books
+from airflow_cloudbilling.sandbox.data import Reseller
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A request as it came in.
+
+    :param query: the parameters, of repeated ones the last.
+    :param headers: names in lower case.
+    :param source: the client's IP address.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    source: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back; a body that is an iterable of texts is streamed, never held whole."""
+
+    status: int
+    body: Iterable[bytes] = ()
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def text(cls, status: int, words: str, **headers: str) -> Answer:
+        """Return an answer in plain words; ``_`` in a header's name stands for ``-``."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return cls(status, (words.encode() + b"\n",), "text/plain; charset=utf-8", named)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the sandbox is set up; see :class:`airflow_cloudbilling.sandbox.server.Sandbox`."""
+
+    seed: int = 1
+    months: int = 6
+    invoices: int = 12
+    last_month: date | None = None
+    huge_invoice_mb: int = 0
+    strict_versions: bool = True
+    empty_shape: str = "list"
+    registered_ip: str = "127.0.0.1"
+
+    @property
+    def last_day(self) -> date:
+        """Return a day of the last month: as chosen, else of the last full month."""
+        today = datetime.now(tz=timezone.utc).date()
+        return self.last_month or Period.month(today.year, today.month - 1).start
+
+
+class Vendor:
+    """Base of the vendors; each lives in one file that is all the sandbox knows of it.
+
+    :param options: how the sandbox is set up.
+    """
+
+    name: ClassVar[str]  # the connection type
+    paths: ClassVar[re.Pattern[str]]  # which paths are this vendor's; no two vendors share one
+    prefixes: ClassVar[Mapping[str, str]]  # kind → what the ids of its invoices begin with
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.books = Books(
+            Reseller(
+                options.seed,
+                options.months,
+                options.invoices,
+                options.last_day,
+                self.prefixes,
+                options.huge_invoice_mb,
+            )
+        )
+
+    def connections(self, url: str) -> dict[str, dict[str, Any]]:
+        """Return connection id → the Airflow connection, able to become JSON, that reaches this vendor at ``url``."""
+        raise NotImplementedError
+
+    def answer(self, request: Incoming) -> Answer:
+        """Answer a request to one of this vendor's paths; may be called by many threads at once."""
+        raise NotImplementedError
