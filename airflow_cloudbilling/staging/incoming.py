@@ -69,7 +69,8 @@ class Incoming:
         self.connection = connection
         metadata = MetaData()
         self.invoice = _like("new_invoice", tables.invoice, metadata, ("slice_period", "load_id", "posted_at"))
-        for name, type_ in (("sign", Integer()), ("staged_hash", String(64)), ("action", String(16))):
+        late = (("staged_hash", String(64)), ("staged_period", String(32)), ("action", String(16)))
+        for name, type_ in (("sign", Integer()), *late):
             self.invoice.append_column(Column(name, type_))
         self.line = _like("new_invoice_line", tables.invoice_line, metadata, ("invoice_id",))
         self.tax = _like("new_invoice_tax", tables.invoice_tax, metadata, ("invoice_id",))

@@ -159,6 +159,11 @@ class Load:
         self._check()
         return self._merge()
 
+    def progress(self) -> str:
+        """Return what came so far, in numbers."""
+        sizes = f"{self.incoming.invoices} invoices, {self.incoming.lines} lines"
+        return f"{self._exchanges_written + len(self._exchanges)} pages, {sizes}, {self.rejected} rejected"
+
     @property
     def received(self) -> int:
         """Distinct records that came: to be staged, outside the period, or rejected."""

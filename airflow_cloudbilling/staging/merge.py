@@ -94,8 +94,8 @@ class Merge:
             self._leave()
         self._delete_invoices(self._ids("changed"))
         self._insert_invoices()
-        if self._join() or merged.changed:
-            self._settle_periods(select(self.incoming.invoice.c.invoice_id))
+        if self._join():
+            self._raise_periods()
         merged.frozen += self.revisions.withdrawn
         self._measure(merged)
         return merged
@@ -117,8 +117,9 @@ class Merge:
         """Mark every incoming invoice as new, changed, unchanged, frozen, or read earlier than what is staged."""
         new, staged = self.incoming.invoice, self.tables.invoice
         match = and_(self._same(staged), staged.c.invoice_id == new.c.invoice_id)
-        old_hash = select(staged.c.content_hash).where(match).scalar_subquery()
-        self.connection.execute(update(new).values(staged_hash=old_hash))
+        found = {"staged_hash": staged.c.content_hash, "staged_period": staged.c.slice_period}
+        known = {name: select(column).where(match).scalar_subquery() for name, column in found.items()}
+        self.connection.execute(update(new).values(known))
         action = case((new.c.staged_hash.is_(None), "new"), (new.c.staged_hash == new.c.content_hash, "unchanged"))
         self.connection.execute(update(new).values(action=case(*action.whens, else_="changed")))
         changed = new.c.action == "changed"
@@ -190,7 +191,8 @@ class Merge:
     def _insert_invoices(self) -> None:
         new = self.incoming.invoice
         fresh = new.c.action.in_(("new", "changed"))
-        own = {"load_id": self.load_id, "slice_period": str(self.slice.period), "posted_at": None}
+        period, before = literal(str(self.slice.period)), new.c.staged_period
+        own = {"load_id": self.load_id, "slice_period": case((before > period, before), else_=period), "posted_at": None}
         self._copy(self.tables.invoice, new, own, select(new).where(fresh))
         for target, rows in ((self.tables.invoice_line, self.incoming.line), (self.tables.invoice_tax, self.incoming.tax)):
             self._copy(target, rows, {}, select(rows).join(new, new.c.seq == rows.c.seq).where(fresh))
@@ -200,7 +202,7 @@ class Merge:
         columns = []
         for column in target.columns:
             if column.name in values:
-                columns.append(literal(values[column.name], column.type).label(column.name))
+                columns.append(_value(values[column.name], column.type).label(column.name))
             else:
                 source = self.incoming.invoice if column.name == "invoice_id" else rows
                 columns.append(source.c[column.name])
@@ -215,11 +217,19 @@ class Merge:
         rows = select(*own, new.c.invoice_id).where(~known)
         return self.connection.execute(insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)).rowcount
 
+    def _raise_periods(self) -> None:
+        """Let staged invoices that this slice now returns too have its period, where it is greater than theirs."""
+        invoice, period = self.tables.invoice, str(self.slice.period)
+        ids = select(self.incoming.invoice.c.invoice_id)
+        lower = and_(self._same(invoice), invoice.c.slice_period < period, invoice.c.invoice_id.in_(ids))
+        self.connection.execute(update(invoice).where(lower).values(slice_period=period))
+
     def _settle_periods(self, ids: Select[Any]) -> None:
-        """Set ``slice_period`` of invoices to the greatest period among their slices."""
+        """Set ``slice_period`` of invoices that left a slice to the greatest period among their others."""
         invoice, slices = self.tables.invoice, self.tables.slice_invoice
         of_invoice = and_(self._same(slices), slices.c.invoice_id == invoice.c.invoice_id)
-        greatest = select(func.max(slices.c.period)).where(of_invoice).scalar_subquery()
+        # the concatenation keeps SQLite from walking the whole primary key in search of the maximum
+        greatest = select(func.max(slices.c.period.concat(""))).where(of_invoice).scalar_subquery()
         differs = and_(self._same(invoice), invoice.c.invoice_id.in_(ids), invoice.c.slice_period != greatest)
         self.connection.execute(update(invoice).where(differs).values(slice_period=greatest))
 
@@ -238,3 +248,7 @@ class Merge:
         merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s))) for c, s in sorted(sums.items())}
         of_member = and_(self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id)
         merged.documents = self.connection.scalar(select(func.count()).select_from(document).join(slices, of_member)) or 0
+
+
+def _value(value: Any, type_: Any) -> Any:
+    return value if isinstance(value, ColumnElement) else literal(value, type_)

@@ -1,0 +1,238 @@
+"""Importing a period's invoices of any billing vendor into ERP staging."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cloudbilling.assets import SCHEME, invoice_asset
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.operators.summary import result_of, summary_line
+from airflow_cloudbilling.run_period import Chosen, choose_period
+from airflow_cloudbilling.source import Ask
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset, Context
+
+    from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.staging.ledger import Run
+    from airflow_cloudbilling.staging.loader import Load, Loaded, Rules, Staging
+
+_NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
+_PROGRESS_SECONDS = 10.0
+_GUESSED_KIND = "purchase"
+
+
+class StageInvoicesOperator(BaseOperator):
+    """Stage the invoices that a vendor billed in a period; again with the same data, nothing is written.
+
+    The connection's type decides which vendor is asked. The result, which is also the ``extra`` of the asset event,
+    is small and plain: ``slices`` with counts and totals each, and the same over all slices; money as text.
+
+    :param conn_id: connection of a billing vendor.
+    :param staging_conn_id: connection of the staging database.
+    :param period: ``2026-10`` or ``2026-10-01/2026-11-01`` (half-open); empty: the run's partition, else the month of
+        its data interval's start, else, when the interval has no length, the last full calendar month before it.
+    :param kind: ``purchase``, ``sales`` or ``consolidated``, where the vendor tells them apart; ``None``: its default.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param timezone: in which calendar months are told.
+    :param window_shift_days: moves the window that the vendor is asked for, not the period.
+    :param field_map: canonical name → dotted path in the vendor's record; adds to the connection's.
+    :param keep_raw: keep what the vendor sent, as text, with every invoice and line.
+    :param on_reject: ``fail``, or ``quarantine`` to stage the rest when records cannot be read.
+    :param max_removed: share of a slice's invoices that may vanish (``0.1`` or ``"10%"``); one may always.
+    :param allow_removals: lift that limit.
+    :param params: query parameters for the vendor, besides what the DAG itself has as params.
+    :raises AirflowFailException: when no retry can mend it: wrong settings, a refusal, records that cannot be read.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "staging_conn_id", "period", "kind", "schema", "timezone")
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        staging_conn_id: str,
+        period: str | None = None,
+        kind: str | None = None,
+        schema: str | None = None,
+        timezone: str = "UTC",
+        window_shift_days: int = 0,
+        field_map: Mapping[str, str] | None = None,
+        keep_raw: bool = True,
+        on_reject: str = "fail",
+        max_removed: float | str = "10%",
+        allow_removals: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.staging_conn_id = staging_conn_id
+        self.period = period
+        self.kind = kind
+        self.schema = schema
+        self.timezone = timezone
+        self.window_shift_days = window_shift_days
+        self.field_map = field_map
+        self.keep_raw = keep_raw
+        self.on_reject = on_reject
+        self.max_removed = max_removed
+        self.allow_removals = allow_removals
+        self._client: Client | None = None
+        self._add_outlet()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Stage the period and return what changed.
+
+        :returns: ``{slices: [{provider, account, kind, period, load_id, status, invoices, lines, new, changed,
+            unchanged, removed, rejected, frozen, documents, totals}], …}`` and the same over all slices.
+        """
+        try:
+            chosen = self._choose(context)
+            started = time.monotonic()
+            loaded = [self._stage(context, chosen.period)]
+        except _NO_RETRY_MENDS as error:
+            raise AirflowFailException(str(error)) from error
+        for one in loaded:
+            self.log.info(summary_line(one, time.monotonic() - started))
+        result = result_of(loaded)
+        self._tell_asset(context, chosen.period, loaded[0].slice.kind, result)
+        return result
+
+    def on_kill(self) -> None:
+        """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
+        if self._client is not None:
+            self._client.abort()
+
+    def _choose(self, context: Context) -> Chosen:
+        run = context.get("dag_run")
+        partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
+        interval = (context.get("data_interval_start"), context.get("data_interval_end"))
+        chosen = choose_period(self.period, partition_key, interval, self.timezone)  # type: ignore[arg-type]
+        self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+        return chosen
+
+    def _stage(self, context: Context, period: Period) -> Loaded:
+        from airflow_cloudbilling.operators.database import open_staging
+
+        hook, rules = self._hook(), self._rules()
+        source, settings = hook.source, hook.settings
+        kind = self.kind or source.default_kind
+        if kind not in source.kinds:
+            raise ConfigurationError(
+                f"{source.title} has no invoices of kind {kind!r}; use {' or '.join(source.kinds)}.", field="kind"
+            )
+        slice_ = Slice(source.conn_type, settings.account or source.account(settings), kind, period)
+        staging = open_staging(self.staging_conn_id, self.schema)
+        return self._load(hook, staging, slice_, _run(context), rules)
+
+    def _load(self, hook: BillingHook, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> Loaded:
+        self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
+        with staging.load(slice_, run, rules) as load, hook.get_conn(on_exchange=load.exchanged) as client:
+            self._client = client
+            load.notices = self.log.warning
+            self._fill(load, client, hook.source.invoices(self._ask(slice_, hook), hook.settings))
+            loaded = load.commit()
+        if loaded.status == "superseded":
+            self.log.warning("A load that began later was committed first; this one changes nothing.")
+        return loaded
+
+    def _fill(self, load: Load, client: Client, conversation: Any) -> None:
+        began = told = time.monotonic()
+        for item in client.stream(conversation):
+            load.add(item)
+            if time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.log.info("%s, %.0f s", load.progress(), told - began)
+        self.log.info("%s read, %s requests, %.1f s", load.progress(), client.counters.requests, time.monotonic() - began)
+
+    def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
+        return Ask(
+            kind=slice_.kind,
+            period=slice_.period,
+            window_shift_days=self.window_shift_days,
+            params=self._vendor_params(),
+            field_map={**hook.settings.field_map, **(self.field_map or {})},
+            keep_raw=self.keep_raw,
+        )
+
+    def _vendor_params(self) -> dict[str, str]:
+        """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
+        own = dict(self.params)
+        inherited = dict(self.dag.params) if self.has_dag() else {}
+        return {k: str(v) for k, v in own.items() if k not in inherited or inherited[k] != v}
+
+    def _hook(self) -> BillingHook:
+        from airflow_cloudbilling.hooks.billing import BillingHook
+
+        return BillingHook(self.conn_id)
+
+    def _rules(self) -> Rules:
+        from airflow_cloudbilling.staging.loader import Rules
+
+        if self.on_reject not in ("fail", "quarantine"):
+            raise ConfigurationError(f"{self.on_reject!r} is neither 'fail' nor 'quarantine'.", field="on_reject")
+        return Rules(_share(self.max_removed), self.allow_removals, self.on_reject == "quarantine")
+
+    def _add_outlet(self) -> None:
+        """Declare the asset where both its parts are known when the DAG is read."""
+        if _is_literal(self.conn_id) and (self.kind is None or _is_literal(self.kind)):
+            self.outlets = [*self.outlets, invoice_asset(self.conn_id, self.kind or _GUESSED_KIND)]
+
+    def _tell_asset(self, context: Context, period: Period, kind: str, result: dict[str, Any]) -> None:
+        """Put the result into the asset's event, under the partition that was staged."""
+        asset = invoice_asset(self.conn_id, kind)
+        if asset not in self.outlets:
+            self._replace_outlet(asset)
+        events = context.get("outlet_events")
+        if events is None or asset not in self.outlets:
+            return
+        events[asset].extra = result
+        key = getattr(context.get("dag_run"), "partition_key", None)
+        if key and key != period.key:
+            self._move_event(events[asset], asset, period)
+
+    def _replace_outlet(self, asset: Asset) -> None:
+        own = [o for o in self.outlets if str(getattr(o, "uri", "")).startswith(f"{SCHEME}://{self.conn_id}/")]
+        self.outlets = [asset if o in own else o for o in self.outlets]
+        if own:
+            self.log.warning("The asset of this import is %s; give the task kind=%r so that the DAG says so.", asset.uri, asset.uri.rsplit("/", 1)[1])
+
+    def _move_event(self, event: Any, asset: Asset, period: Period) -> None:
+        """Let the event name the period that was staged, not the run's; Airflow 3.2 cannot, so there it is left out."""
+        if hasattr(event, "add_partitions"):
+            event.add_partitions(period.key)
+        else:
+            self.outlets = [o for o in self.outlets if o != asset]
+
+
+def _is_literal(value: object) -> bool:
+    return isinstance(value, str) and "{{" not in value and "{%" not in value
+
+
+def _share(value: float | str | Decimal) -> Decimal:
+    """Read ``0.1``, ``"10%"`` or ``"10 %"`` as a share of 1."""
+    text = str(value).strip()
+    with suppress(InvalidOperation):
+        share = Decimal(text[:-1].strip()) / 100 if text.endswith("%") else Decimal(text)
+        if 0 <= share <= 1:
+            return share
+    raise ConfigurationError(f"{value!r} is not a share such as 0.1 or '10%'.", field="max_removed")
+
+
+def _run(context: Context) -> Run:
+    from airflow_cloudbilling.staging.ledger import Run
+
+    ti = context.get("ti")
+    names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
+    values = {name: getattr(ti, name, None) for name in names}
+    return Run(**{k: v if isinstance(v, (str, int)) else None for k, v in values.items()})
