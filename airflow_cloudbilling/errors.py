@@ -5,6 +5,7 @@ CloudBillingError                 the base; every error of this package is one
 ├── VendorError                   the vendor answered, or failed to
 │   ├── RefusedError              the vendor said no (401, 403, 404 …); no retry mends it
 │   ├── UnavailableError          the vendor could not be reached or asked for too much patience; try later
+│   │   └── WaitError             the next attempt is due later than the caller wants to wait; defer until then
 │   ├── MalformedReplyError       the answer is not what the vendor's document promises; try later
 │   └── InDoubtError              a request that creates something ended without a clear answer; a person looks
 ├── RecordError                   one vendor record cannot be read; it goes to the reject table
@@ -76,6 +77,10 @@ class UnavailableError(VendorError):
     ) -> None:
         super().__init__(message, conn_id=conn_id, url=url, status=status)
         self.retry_after = retry_after
+
+
+class WaitError(UnavailableError):
+    """The next attempt is due in ``retry_after`` seconds, and the caller asked not to wait that long."""
 
 
 class MalformedReplyError(VendorError):

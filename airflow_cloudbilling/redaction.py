@@ -1,0 +1,82 @@
+"""No secret leaves by a log or an error: plain, base64, URL-quoted, JSON- and HTML-escaped forms are removed."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from urllib.parse import quote, quote_plus
+
+EXCERPT = 300
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
+_LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Return the text with ``***`` in place of every secret, in whatever form it stands there."""
+    for form in _forms(tuple(secrets)):
+        text = text.replace(form, "***")
+    return text
+
+
+def excerpt(body: bytes, secrets: Iterable[str], limit: int = EXCERPT) -> str:
+    """Return the beginning of a body on one line, without secrets and control characters, for an error.
+
+    :param body: the first bytes as received; a few kilobytes suffice.
+    :param limit: characters at most.
+    """
+    text = redact(body.decode("utf-8", "replace").replace("\0", ""), secrets)
+    text = clean(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def clean(text: str) -> str:
+    """Return the text on one line with control characters escaped, so that nobody forges lines of a log."""
+    spaced = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in spaced)
+
+
+@lru_cache(maxsize=64)
+def _forms(secrets: tuple[str, ...]) -> list[str]:
+    found = {form for secret in secrets if secret for form in _forms_of(secret)}
+    return sorted(found - {""}, key=len, reverse=True)
+
+
+def _forms_of(secret: str) -> Iterator[str]:
+    yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret))
+    yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    data = secret.encode()
+    if len(data) < 4:
+        return
+    yield base64.b64encode(data).decode()
+    for shift in range(3):  # where the secret begins within a group of three bytes changes its base64 form
+        whole = (shift + len(data)) // 3 * 4
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(b"\0" * shift + data).decode()[0 if shift == 0 else 4 : whole]
+
+
+class _Redactor(logging.Filter):
+    """Cleans what httpx logs by itself: secrets of every client of this process, and the query of every address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: tuple[str, ...] = ()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = _QUERY.sub(r"\1?…", redact(record.getMessage(), self.secrets))
+        record.args = ()
+        return True
+
+
+_redactor = _Redactor()
+
+
+def guard_http_logs(secrets: Iterable[str]) -> None:
+    """Keep the secrets out of the HTTP library's own log from now on."""
+    _redactor.secrets = tuple(dict.fromkeys((*_redactor.secrets, *secrets)))
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_redactor)  # adding it twice does nothing
