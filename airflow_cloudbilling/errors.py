@@ -34,7 +34,13 @@ class ConfigurationError(CloudBillingError):
     """
 
     def __init__(self, message: str, *, conn_id: str | None = None, field: str | None = None) -> None:
-        where = f"Connection {conn_id!r}, field {field!r}: " if conn_id and field else f"Connection {conn_id!r}: " if conn_id else ""
+        where = (
+            f"Connection {conn_id!r}, field {field!r}: "
+            if conn_id and field
+            else f"Connection {conn_id!r}: "
+            if conn_id
+            else ""
+        )
         super().__init__(where + message)
         self.conn_id = conn_id
         self.field = field
@@ -49,7 +55,9 @@ class VendorError(CloudBillingError):
     :param status: the HTTP status, where there was one.
     """
 
-    def __init__(self, message: str, *, conn_id: str | None = None, url: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, conn_id: str | None = None, url: str | None = None, status: int | None = None
+    ) -> None:
         super().__init__(f"Connection {conn_id!r}: {message}" if conn_id else message)
         self.conn_id = conn_id
         self.url = url

@@ -170,7 +170,7 @@ class Outside(NamedTuple):
 class Stated(NamedTuple):
     """The number of records that the vendor says there are."""
 
-    count: int
+    number: int
 
 
 class Notice(NamedTuple):

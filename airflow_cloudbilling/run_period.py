@@ -64,6 +64,8 @@ def _partition(key: str) -> Period:
 
 def _zone(name: str) -> pendulum.Timezone:
     try:
-        return pendulum.timezone(name)  # type: ignore[return-value]
+        return pendulum.timezone(name)
     except InvalidTimezone:
-        raise ConfigurationError(f"{name!r} is not a time zone; use an IANA name such as Europe/Paris.", field="timezone") from None
+        raise ConfigurationError(
+            f"{name!r} is not a time zone; use an IANA name such as Europe/Paris.", field="timezone"
+        ) from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Union
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from airflow_cloudbilling.errors import VendorError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Period, Reject, Stated
@@ -92,9 +92,9 @@ class Refused:
     error: VendorError
 
 
-Verdict = Union[Ok, Again, Renew, Refused]
-Item = Union[InvoiceLine, Invoice, Reject, Outside, Stated, Notice]
-Conversation = Generator[Union[Request, Item], Union[Reply, None], None]
+Verdict = Ok | Again | Renew | Refused
+Item = InvoiceLine | Invoice | Reject | Outside | Stated | Notice
+Conversation = Generator[Request | Item, Reply | None, None]
 
 
 @dataclass(frozen=True, slots=True)

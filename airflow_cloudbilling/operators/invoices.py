@@ -20,9 +20,9 @@ from airflow_cloudbilling.source import Ask
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
+    from airflow_cloudbilling.hooks.billing import BillingHook
 
     from airflow_cloudbilling.client import Client
-    from airflow_cloudbilling.hooks.billing import BillingHook
     from airflow_cloudbilling.staging.ledger import Run
     from airflow_cloudbilling.staging.loader import Load, Loaded, Rules, Staging
 
@@ -117,7 +117,7 @@ class StageInvoicesOperator(BaseOperator):
         run = context.get("dag_run")
         partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
         interval = (context.get("data_interval_start"), context.get("data_interval_end"))
-        chosen = choose_period(self.period, partition_key, interval, self.timezone)  # type: ignore[arg-type]
+        chosen = choose_period(self.period, partition_key, interval, self.timezone)
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         return chosen
 
@@ -153,7 +153,9 @@ class StageInvoicesOperator(BaseOperator):
             if time.monotonic() - told > _PROGRESS_SECONDS:
                 told = time.monotonic()
                 self.log.info("%s, %.0f s", load.progress(), told - began)
-        self.log.info("%s read, %s requests, %.1f s", load.progress(), client.counters.requests, time.monotonic() - began)
+        self.log.info(
+            "%s read, %s requests, %.1f s", load.progress(), client.counters.requests, time.monotonic() - began
+        )
 
     def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
         return Ask(
@@ -168,7 +170,7 @@ class StageInvoicesOperator(BaseOperator):
     def _vendor_params(self) -> dict[str, str]:
         """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
         own = dict(self.params)
-        inherited = dict(self.dag.params) if self.has_dag() else {}
+        inherited = dict(self.dag.params) if self.has_dag() else {}  # type: ignore[no-untyped-call]
         return {k: str(v) for k, v in own.items() if k not in inherited or inherited[k] != v}
 
     def _hook(self) -> BillingHook:
@@ -205,7 +207,11 @@ class StageInvoicesOperator(BaseOperator):
         own = [o for o in self.outlets if str(getattr(o, "uri", "")).startswith(f"{SCHEME}://{self.conn_id}/")]
         self.outlets = [asset if o in own else o for o in self.outlets]
         if own:
-            self.log.warning("The asset of this import is %s; give the task kind=%r so that the DAG says so.", asset.uri, asset.uri.rsplit("/", 1)[1])
+            self.log.warning(
+                "The asset of this import is %s; give the task kind=%r so that the DAG says so.",
+                asset.uri,
+                asset.uri.rsplit("/", 1)[1],
+            )
 
     def _move_event(self, event: Any, asset: Asset, period: Period) -> None:
         """Let the event name the period that was staged, not the run's; Airflow 3.2 cannot, so there it is left out."""
@@ -233,6 +239,6 @@ def _run(context: Context) -> Run:
     from airflow_cloudbilling.staging.ledger import Run
 
     ti = context.get("ti")
-    names = ("dag_id", "task_id", "run_id", "map_index", "try_number")
-    values = {name: getattr(ti, name, None) for name in names}
-    return Run(**{k: v if isinstance(v, (str, int)) else None for k, v in values.items()})
+    if ti is None:
+        return Run()
+    return Run(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)

@@ -37,7 +37,7 @@ def summary_line(loaded: Loaded, seconds: float) -> str:
     m, s = loaded.merged, loaded.slice
     totals = ", ".join(f"{c} {t['net']} net {t['tax']} tax {t['gross']} gross" for c, t in m.totals.items()) or "none"
     return (
-        f"{s.provider} account {s.account} {s.kind} {s.period.key} {loaded.status}: {m.invoices} invoices with {m.lines} lines "
-        f"staged ({m.new} new, {m.changed} changed, {m.unchanged} unchanged, {m.removed} removed, {m.frozen} frozen, "
-        f"{loaded.rejected} rejected) in {seconds:.1f} s; totals: {totals}. Load {loaded.load_id}."
+        f"{s.provider} account {s.account} {s.kind} {s.period.key} {loaded.status}: {m.invoices} invoices with "
+        f"{m.lines} lines staged ({m.new} new, {m.changed} changed, {m.unchanged} unchanged, {m.removed} removed, "
+        f"{m.frozen} frozen, {loaded.rejected} rejected) in {seconds:.1f} s; totals: {totals}. Load {loaded.load_id}."
     )

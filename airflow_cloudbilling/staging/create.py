@@ -17,7 +17,9 @@ def ddl(engine: Engine, tables: Tables) -> list[str]:
     statements = []
     for table in tables.metadata.sorted_tables:
         statements.append(str(CreateTable(table).compile(engine)).strip())
-        statements += [str(CreateIndex(index).compile(engine)) for index in sorted(table.indexes, key=lambda i: str(i.name))]
+        statements += [
+            str(CreateIndex(index).compile(engine)) for index in sorted(table.indexes, key=lambda i: str(i.name))
+        ]
     return [*statements, *view_statements(tables, engine.dialect.name)]
 
 
@@ -40,7 +42,7 @@ def create_tables(engine: Engine, tables: Tables) -> None:
     except DBAPIError as error:
         sql = ";\n".join(ddl(engine, tables))
         raise StagingError(
-            f"The staging tables could not be created ({error.orig}). Let somebody with the right to create tables run:\n{sql};"
+            f"The staging tables could not be created ({error.orig}). Let somebody who may create tables run:\n{sql};"
         ) from error
 
 

@@ -10,14 +10,28 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Index, Integer, MetaData, String, Table, case, func, select, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    case,
+    func,
+    literal,
+    select,
+    type_coerce,
+    update,
+)
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
 from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
 
 BATCH_ROWS = 2000
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
-_TAX_NEGATED = ("taxable_amount", "tax_amount")
 _MODULUS = 1 << 256
 _HEADER = tuple(n for n in Invoice._fields if n not in ("raw", "source_sha256", "taxes"))
 _INVOICE = tuple(n for n in Invoice._fields if n not in ("sign", "taxes"))
@@ -95,12 +109,11 @@ class Incoming:
     def add_invoice(self, invoice: Invoice) -> None:
         """Take in an invoice; the lines since the one before are its own."""
         content_hash, count = self._hash.with_header(invoice), self._hash.count
-        taxes = invoice.taxes
+        values, taxes = [getattr(invoice, name) for name in _INVOICE], invoice.taxes
         if invoice.sign < 0:
             self.negative = self.negative or count > 0
-            invoice = invoice._replace(**{name: _negated(getattr(invoice, name)) for name in INVOICE_AMOUNTS})
-            taxes = tuple(t._replace(**{n: _negated(getattr(t, n)) for n in _TAX_NEGATED}) for t in taxes)
-        values = [getattr(invoice, name) for name in _INVOICE]
+            values = [_negated(v) if n in INVOICE_AMOUNTS else v for n, v in zip(_INVOICE, values, strict=True)]
+            taxes = tuple(InvoiceTax(t[0], t[1], _negated(t.taxable_amount), _negated(t.tax_amount)) for t in taxes)
         self._put(self.invoice, (self._seq, *values, count, content_hash, invoice.sign))
         self._add_taxes(taxes)
         self.invoices += 1
@@ -170,7 +183,8 @@ def negation(column: Any, dialect: str) -> Any:
     """Return the SQL expression of ``-column``, exact on SQLite too, where amounts are text."""
     if dialect != "sqlite":
         return -column
-    return case((column == "0", column), (column.like("-%"), func.substr(column, 2)), else_="-" + column)
+    text = type_coerce(column, Text())
+    return case((text == "0", text), (text.like("-%"), func.substr(text, 2)), else_=literal("-") + text)
 
 
 def _like(name: str, table: Table, metadata: MetaData, without: tuple[str, ...]) -> Table:

@@ -41,9 +41,7 @@ def now() -> str:
 
 def of_slice(table: Table, slice_: Slice, *, period: bool = True) -> ColumnElement[bool]:
     """Return the condition that a row belongs to the slice, or, without its period, to the slice's account and kind."""
-    same = and_(
-        table.c.provider == slice_.provider, table.c.account == slice_.account, table.c.kind == slice_.kind
-    )
+    same = and_(table.c.provider == slice_.provider, table.c.account == slice_.account, table.c.kind == slice_.kind)
     return and_(same, table.c.period == str(slice_.period)) if period else same
 
 
@@ -83,7 +81,9 @@ class Ledger:
     def end(self, connection: Connection, load_id: str, status: str, **values: Any) -> None:
         """Write how a load ended, in the caller's transaction."""
         load = self.tables.load
-        connection.execute(update(load).where(load.c.load_id == load_id).values(status=status, ended_at=now(), **values))
+        connection.execute(
+            update(load).where(load.c.load_id == load_id).values(status=status, ended_at=now(), **values)
+        )
 
     def fail(self, load_id: str, error: str, **counts: int | None) -> None:
         """Mark a load as failed, with the reason."""

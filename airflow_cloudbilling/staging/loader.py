@@ -47,7 +47,13 @@ class Loaded(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Return plain, small data for XCom and asset events; money as text."""
         own = {**self.slice._asdict(), "period": str(self.slice.period), "load_id": self.load_id, "status": self.status}
-        return {**own, "received": self.received, "outside": self.outside, "rejected": self.rejected, **vars(self.merged)}
+        return {
+            **own,
+            "received": self.received,
+            "outside": self.outside,
+            "rejected": self.rejected,
+            **vars(self.merged),
+        }
 
 
 class Staging:
@@ -59,7 +65,9 @@ class Staging:
 
     def __init__(self, engine: Engine, schema: str | None = None) -> None:
         if schema and engine.dialect.name == "sqlite":
-            raise ConfigurationError(f"SQLite has no schemas; leave schema empty instead of {schema!r}.", field="schema")
+            raise ConfigurationError(
+                f"SQLite has no schemas; leave schema empty instead of {schema!r}.", field="schema"
+            )
         self.engine = engine
         self.tables = tables(schema)
         self.ledger = Ledger(engine, self.tables)
@@ -84,7 +92,9 @@ class Load:
 
     def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> None:
         if len(slice_.account) > 128:
-            raise ConfigurationError(f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account")
+            raise ConfigurationError(
+                f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account"
+            )
         self.staging = staging
         self.ledger = staging.ledger
         self.slice = slice_
@@ -178,15 +188,17 @@ class Load:
         if self.rejected and not self.rules.quarantine:
             first = "; ".join(self._first_rejects)
             raise RejectedRecordsError(
-                f"{self.rejected} of {self.received} records of {self._name()} could not be read, so nothing was staged. "
-                f"First: {first}. All stand in cloudbilling_reject with load_id {self.load_id}. Map the field with "
-                'field_map, ask the vendor, or stage the others with on_reject="quarantine".'
+                f"{self.rejected} of {self.received} records of {self._name()} could not be read; nothing was "
+                f"staged. First: {first}. All stand in cloudbilling_reject with load_id {self.load_id}. Map the "
+                'field with field_map, ask the vendor, or stage the others with on_reject="quarantine".'
             )
 
     def _merge(self) -> Loaded:
         connection = self._connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         with connection.begin():
-            merge = Merge(connection, self.staging.tables, self.slice, self.incoming, self.load_id, self.fetch_started_at)
+            merge = Merge(
+                connection, self.staging.tables, self.slice, self.incoming, self.load_id, self.fetch_started_at
+            )
             superseded = merge.superseded()
             if superseded:
                 merged = merge.present()
@@ -228,7 +240,7 @@ class Load:
         self.incoming.next()
 
     def _state(self, stated: Stated) -> None:
-        self.stated = stated.count
+        self.stated = stated.number
 
     def _reject(self, reject: Reject) -> None:
         self.incoming.next()

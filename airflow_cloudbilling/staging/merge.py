@@ -1,7 +1,7 @@
 """The merge: from a load's temporary tables into the staging tables, in one short transaction, set by set.
 
-Nothing is rewritten that did not change. Changed invoices are deleted and inserted anew, since no row of theirs is worth
-keeping and that is the one form of "upsert" that every database understands alike.
+Nothing is rewritten that did not change. Changed invoices are deleted and inserted anew: the one form of "upsert" that
+every database understands alike.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.errors import RemovalError
-from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
@@ -62,7 +62,13 @@ class Merge:
     """
 
     def __init__(
-        self, connection: Connection, tables: Tables, slice_: Slice, incoming: Incoming, load_id: str, fetch_started_at: str
+        self,
+        connection: Connection,
+        tables: Tables,
+        slice_: Slice,
+        incoming: Incoming,
+        load_id: str,
+        fetch_started_at: str,
     ) -> None:
         self.connection = connection
         self.tables = tables
@@ -75,7 +81,9 @@ class Merge:
     def superseded(self) -> bool:
         """Whether a load whose reading began later has already been committed for the slice."""
         load = self.tables.load
-        later = and_(of_slice(load, self.slice), load.c.status == "committed", load.c.fetch_started_at > self.fetch_started_at)
+        later = and_(
+            of_slice(load, self.slice), load.c.status == "committed", load.c.fetch_started_at > self.fetch_started_at
+        )
         return self.connection.execute(select(load.c.load_id).where(later).limit(1)).first() is not None
 
     def run(self, *, removal: bool, allowed: Decimal | None) -> Merged:
@@ -125,9 +133,7 @@ class Merge:
         changed = new.c.action == "changed"
         if newer := self._newer_periods():
             slices = self.tables.slice_invoice
-            elsewhere = and_(
-                self._same(slices), slices.c.period.in_(newer), slices.c.invoice_id == new.c.invoice_id
-            )
+            elsewhere = and_(self._same(slices), slices.c.period.in_(newer), slices.c.invoice_id == new.c.invoice_id)
             self._mark("stale", and_(changed, exists().where(elsewhere)))
         self._mark("frozen", and_(changed, exists().where(match, is_frozen(self.tables))))
 
@@ -135,7 +141,7 @@ class Merge:
         self.connection.execute(update(self.incoming.invoice).where(which).values(action=action))
 
     def _newer_periods(self) -> list[str]:
-        """Return the account's other slices that were read after this load began: what they say of an invoice counts."""
+        """Return the account's other slices read after this load began: they know better."""
         load = self.tables.load
         newer = and_(
             of_slice(load, self.slice, period=False),
@@ -147,7 +153,8 @@ class Merge:
 
     def _counts(self) -> Merged:
         action = self.incoming.invoice.c.action
-        found: dict[str, int] = {a: n for a, n in self.connection.execute(select(action, func.count()).group_by(action))}
+        counts = self.connection.execute(select(action, func.count()).group_by(action))
+        found: dict[str, int] = dict(map(tuple, counts))  # type: ignore[arg-type] # rows of two
         unchanged = found.get("unchanged", 0) + found.get("stale", 0)
         return Merged(found.get("new", 0), found.get("changed", 0), unchanged, frozen=found.get("frozen", 0))
 
@@ -155,7 +162,10 @@ class Merge:
         """Collect the slice's invoices that did not come this time; return their number."""
         slices, gone = self.tables.slice_invoice, self.incoming.gone
         came = or_(
-            *(exists().where(t.c.invoice_id == slices.c.invoice_id) for t in (self.incoming.invoice, self.incoming.protected))
+            *(
+                exists().where(t.c.invoice_id == slices.c.invoice_id)
+                for t in (self.incoming.invoice, self.incoming.protected)
+            )
         )
         missing = select(slices.c.invoice_id).where(of_slice(slices, self.slice), ~came)
         return self.connection.execute(insert(gone).from_select(["invoice_id"], missing)).rowcount
@@ -164,12 +174,14 @@ class Merge:
         slices = self.tables.slice_invoice
         if allowed is None or removed <= 1:
             return
-        before = self.connection.scalar(select(func.count()).select_from(slices).where(of_slice(slices, self.slice))) or 0
+        before = (
+            self.connection.scalar(select(func.count()).select_from(slices).where(of_slice(slices, self.slice))) or 0
+        )
         if removed > max(1, int(before * allowed)):
             raise RemovalError(
                 f"{removed} of the {before} staged invoices of {self.slice.provider} account {self.slice.account!r}, "
-                f"{self.slice.kind}, {self.slice.period.key} did not come this time; at most {allowed:%} (and always 1) "
-                "may go without a person's word. Nothing was changed. If the vendor really withdrew them, run once "
+                f"{self.slice.kind}, {self.slice.period.key} did not come this time; at most {allowed:%} (and always "
+                "1) may go without a person's word. Nothing was changed. If the vendor really withdrew them, run once "
                 "with allow_removals=True or a higher max_removed."
             )
 
@@ -192,9 +204,16 @@ class Merge:
         new = self.incoming.invoice
         fresh = new.c.action.in_(("new", "changed"))
         period, before = literal(str(self.slice.period)), new.c.staged_period
-        own = {"load_id": self.load_id, "slice_period": case((before > period, before), else_=period), "posted_at": None}
+        own = {
+            "load_id": self.load_id,
+            "slice_period": case((before > period, before), else_=period),
+            "posted_at": None,
+        }
         self._copy(self.tables.invoice, new, own, select(new).where(fresh))
-        for target, rows in ((self.tables.invoice_line, self.incoming.line), (self.tables.invoice_tax, self.incoming.tax)):
+        for target, rows in (
+            (self.tables.invoice_line, self.incoming.line),
+            (self.tables.invoice_tax, self.incoming.tax),
+        ):
             self._copy(target, rows, {}, select(rows).join(new, new.c.seq == rows.c.seq).where(fresh))
 
     def _copy(self, target: Table, rows: Table, own: Mapping[str, Any], query: Select[Any]) -> None:
@@ -215,7 +234,9 @@ class Merge:
         own = [literal(value).label(name) for name, value in slice_values(self.slice).items()]
         known = exists().where(of_slice(slices, self.slice), slices.c.invoice_id == new.c.invoice_id)
         rows = select(*own, new.c.invoice_id).where(~known)
-        return self.connection.execute(insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)).rowcount
+        return self.connection.execute(
+            insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)
+        ).rowcount
 
     def _raise_periods(self) -> None:
         """Let staged invoices that this slice now returns too have its period, where it is greater than theirs."""
@@ -244,10 +265,14 @@ class Merge:
             merged.lines += lines
             if currency and any(a is not None for a in amounts):
                 total = sums.setdefault(currency, [Decimal(0)] * 3)
-                sums[currency] = [exact_sum(t, Decimal(a or 0)) for t, a in zip(total, amounts)]
-        merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s))) for c, s in sorted(sums.items())}
-        of_member = and_(self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id)
-        merged.documents = self.connection.scalar(select(func.count()).select_from(document).join(slices, of_member)) or 0
+                sums[currency] = [exact_sum(t, Decimal(a or 0)) for t, a in zip(total, amounts, strict=True)]
+        merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s), strict=True)) for c, s in sorted(sums.items())}
+        of_member = and_(
+            self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id
+        )
+        merged.documents = (
+            self.connection.scalar(select(func.count()).select_from(document).join(slices, of_member)) or 0
+        )
 
 
 def _value(value: Any, type_: Any) -> Any:

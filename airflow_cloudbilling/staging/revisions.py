@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, RowMapping, Select, and_, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.model import Slice
@@ -16,6 +15,8 @@ from airflow_cloudbilling.staging.tables import Tables
 
 FROZEN_STATES = ("intent", "submitted", "accepted", "unknown")
 _RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
+
+Row = dict[str, Any]
 
 
 def is_frozen(tables: Tables) -> ColumnElement[bool]:
@@ -29,9 +30,7 @@ def is_frozen(tables: Tables) -> ColumnElement[bool]:
 class Revisions:
     """The frozen invoices of one merge."""
 
-    def __init__(
-        self, connection: Connection, tables: Tables, slice_: Slice, incoming: Incoming, load_id: str
-    ) -> None:
+    def __init__(self, connection: Connection, tables: Tables, slice_: Slice, incoming: Incoming, load_id: str) -> None:
         self.connection = connection
         self.tables = tables
         self.slice = slice_
@@ -40,7 +39,7 @@ class Revisions:
         self.withdrawn = 0
 
     def record_changed(self) -> None:
-        """Keep the vendor's new version of every frozen invoice that changed, once, and resolve what is as posted again."""
+        """Keep the new version of every frozen invoice that changed, once, and resolve what is as posted again."""
         new = self.incoming.invoice
         for row in self.connection.execute(select(new).where(new.c.action == "frozen")).mappings().all():
             own = {"load_id": self.load_id, "slice_period": str(self.slice.period)}
@@ -55,11 +54,11 @@ class Revisions:
         frozen = select(invoice).join(gone, same).where(is_frozen(self.tables))
         for row in self.connection.execute(frozen).mappings().all():
             lines = select(line).where(of_slice(line, self.slice, period=False), line.c.invoice_id == row["invoice_id"])
-            self._record("withdrawn", row, lines, row)
+            self._record("withdrawn", dict(row), lines, dict(row))
             self.connection.execute(delete(gone).where(gone.c.invoice_id == row["invoice_id"]))
             self.withdrawn += 1
 
-    def _record(self, reason: str, row: Mapping[str, Any], lines: Select[Any], staged: Mapping[str, Any]) -> None:
+    def _record(self, reason: str, row: Row, lines: Select[Any], staged: Row) -> None:
         last = self._last(row["invoice_id"])
         if last and (last["reason"], last["content_hash"]) == (reason, row["content_hash"]):
             return
@@ -80,12 +79,12 @@ class Revisions:
         newest = select(*columns).where(own).order_by(revision.c.revision.desc()).limit(1)
         return self.connection.execute(newest).mappings().first()
 
-    def _staged(self, invoice_id: str) -> RowMapping:
+    def _staged(self, invoice_id: str) -> Row:
         invoice = self.tables.invoice
         own = and_(of_slice(invoice, self.slice, period=False), invoice.c.invoice_id == invoice_id)
-        return self.connection.execute(select(invoice).where(own)).mappings().one()
+        return dict(self.connection.execute(select(invoice).where(own)).mappings().one())
 
-    def _find(self, reason: str, row: Mapping[str, Any], staged: Mapping[str, Any]) -> None:
+    def _find(self, reason: str, row: Row, staged: Row) -> None:
         actual = "withdrawn" if reason == "withdrawn" else f"{row['gross_amount']} {row['currency']}"
         message = (
             f"Invoice {row['invoice_id']} was {reason} at the vendor after it was posted; the posted version stays. "
@@ -116,5 +115,5 @@ class Revisions:
         self.connection.execute(update(finding).where(unresolved).values(resolved_at=now()))
 
 
-def _values(target: Any, row: Mapping[str, Any]) -> dict[str, Any]:
+def _values(target: Table, row: Row) -> Row:
     return {column.name: row.get(column.name) for column in target.columns}

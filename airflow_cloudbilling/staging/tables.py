@@ -41,7 +41,7 @@ TEXT: TypeEngine[Any] = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 BYTES: TypeEngine[Any] = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
 
 
-@compiles(CreateColumn, "sqlite")  # type: ignore[untyped-decorator]
+@compiles(CreateColumn, "sqlite")
 def _comment_in_sqlite(create: CreateColumn, compiler: Any, **kwargs: Any) -> str:
     """Keep the column's comment in the statement that SQLite stores, its only place for one."""
     statement: str = compiler.visit_create_column(create, **kwargs)
@@ -104,7 +104,10 @@ def _invoice_columns() -> list[Column[Any]]:
         Column("buyer_name", TEXT, comment="BT-44 buyer name"),
         Column("buyer_vat_id", TEXT, comment="BT-48 buyer VAT identifier"),
         Column("buyer_country", TEXT, comment="BT-55 buyer country code"),
-        *(Column(name, AMOUNT, comment=f"{comment}, credit notes negative") for name, comment in INVOICE_AMOUNTS.items()),
+        *(
+            Column(name, AMOUNT, comment=f"{comment}, credit notes negative")
+            for name, comment in INVOICE_AMOUNTS.items()
+        ),
         Column("status", TEXT, comment="the vendor's status, as it is"),
         Column("totals_origin", _key(16), nullable=False, comment="stated by the vendor, computed from lines, or none"),
         Column("line_count", Integer, nullable=False, comment="number of lines"),
@@ -247,7 +250,9 @@ class Tables:
             _load_id(key=True, comment="identifier of the load"),
             *_slice(False),
             _period(),
-            Column("status", _key(16), nullable=False, comment="running, waiting, committed, failed, superseded, abandoned"),
+            Column(
+                "status", _key(16), nullable=False, comment="running, waiting, committed, failed, superseded, abandoned"
+            ),
             *(Column(f"{name}_count", Integer) for name in (*counts, *changes)),
             Column("totals", TEXT, comment="net, tax and gross by currency, as JSON with decimal texts"),
             Column("error", TEXT, comment="why it failed"),
@@ -319,7 +324,12 @@ class Tables:
             Column("upload_id", _key(36), primary_key=True),
             *_invoice_key(),
             Column("content_hash", _key(64), comment="of the invoice as sent"),
-            Column("status", _key(16), nullable=False, comment="intent, submitted, accepted, failed, rejected, unknown, released"),
+            Column(
+                "status",
+                _key(16),
+                nullable=False,
+                comment="intent, submitted, accepted, failed, rejected, unknown, released",
+            ),
             *(Column(name, TEXT) for name in ("record_key", "message")),
             Column("ended_at", MOMENT),
         )

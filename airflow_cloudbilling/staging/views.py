@@ -93,7 +93,7 @@ def _focus_row(
         "PaymentDueDate": _midnight(cast(invoice.c.due_date, String(10))),
         "PaymentTerms": literal("As on the invoice"),
         "ReferenceInvoiceId": func.coalesce(invoice.c.preceding_invoice, number),
-        **dict(zip(("x_Quantity", "x_Unit", "x_UnitPrice", "x_TaxRate"), measures)),
+        **dict(zip(("x_Quantity", "x_Unit", "x_UnitPrice", "x_TaxRate"), measures, strict=True)),
         "x_Provider": invoice.c.provider,
         "x_Kind": invoice.c.kind,
     }
@@ -125,7 +125,9 @@ def _margin(tables: Tables) -> Any:
     """Return purchase lines beside the sales lines of the same charge, with what stands on one side only."""
     bought, sold = tables.invoice_line.alias("bought"), tables.invoice_line.alias("sold")
     pair = and_(*_same_charge(bought, sold), sold.c.kind == "sales")
-    first = _margin_row(tables, bought, sold).select_from(bought.outerjoin(sold, pair)).where(bought.c.kind == "purchase")
+    first = (
+        _margin_row(tables, bought, sold).select_from(bought.outerjoin(sold, pair)).where(bought.c.kind == "purchase")
+    )
     partner = exists().where(*_same_charge(bought, sold), bought.c.kind == "purchase").correlate(sold)
     second = _margin_row(tables, None, sold).select_from(sold).where(sold.c.kind == "sales", ~partner)
     return union_all(first, second)
@@ -137,9 +139,20 @@ def _same_charge(bought: Any, sold: Any) -> list[ColumnElement[bool]]:
 
 def _margin_row(tables: Tables, bought: Any, sold: Any) -> Select[Any]:
     own = sold if bought is None else bought
-    shared = ["provider", "account", "match_key", "customer_id", "customer_name", "subscription_id", "item_code", "description"]
+    shared = [
+        "provider",
+        "account",
+        "match_key",
+        "customer_id",
+        "customer_name",
+        "subscription_id",
+        "item_code",
+        "description",
+    ]
     columns = [own.c[name].label(name) for name in shared]
-    state = literal("sold only") if bought is None else case((sold.c.invoice_id.is_(None), "bought only"), else_="matched")
+    state = (
+        literal("sold only") if bought is None else case((sold.c.invoice_id.is_(None), "bought only"), else_="matched")
+    )
     columns.append(state.label("state"))
     for prefix, line in (("purchase", bought), ("sales", sold)):
         names = ("invoice_id", "line_number", "quantity", "net_amount")
