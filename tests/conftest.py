@@ -32,15 +32,14 @@ os.environ |= {
     "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://127.0.0.1:1/execution/",  # tasks run in the test's own process
     "AIRFLOW__CORE__FERNET_KEY": "",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
     "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
         [
             {
-                "name": folder.name,
+                "name": name,
                 "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
                 "kwargs": {"path": str(folder)},
             }
-            for folder in (ROOT / "example_dags", DAGS)
+            for name, folder in (("examples", ROOT / "example_dags"), ("tests", DAGS))
         ]
     ),
     "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
