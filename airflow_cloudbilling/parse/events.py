@@ -1,0 +1,97 @@
+"""What the JSON and the XML reader say alike about a body of nested lists, so that a source is written once.
+
+A :class:`Shape` names the lists that hold each other, outermost first. Level 0 is the body itself, level 1 the elements
+of the first list, and so on; the elements of the last list are *leaves* and come whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from airflow_cloudbilling.parse.fields import fold
+from airflow_cloudbilling.parse.values import clean
+
+OPEN, MEMBER, LEAF, CLOSE = "open", "member", "leaf", "close"
+
+CHUNK = 256 * 1024  # bytes read at once
+LARGEST_VALUE = 16 * 1024 * 1024  # characters of one leaf or member; above it a body is hostile or not ours
+
+
+class Event(NamedTuple):
+    """One step through a body.
+
+    :param kind: ``open`` and ``close`` a record; a ``member`` of the open record that is none of the named lists;
+        a ``leaf``.
+    :param level: of the record; of a member, the record that it belongs to.
+    :param name: of the member; empty where something else than a record came.
+    :param value: JSON's value with numbers as they were written, or the same made of XML.
+    :param raw: its source text.
+    """
+
+    kind: str
+    level: int
+    name: str
+    value: Any
+    raw: str
+
+
+Events = Iterator[Event]
+
+
+class Shape(NamedTuple):
+    """Which lists hold each other.
+
+    :param lists: their names, outermost first; the singular is the XML element of one record.
+    :param marks: members by which a bare record of level 1 is known.
+    :param root: what the XML root's name must contain, in lower case.
+    """
+
+    lists: tuple[str, ...]
+    marks: tuple[str, ...]
+    root: str
+
+    @property
+    def leaf(self) -> int:
+        """Return the level of the leaves."""
+        return len(self.lists)
+
+    def levels(self) -> dict[str, int]:
+        """Return the folded names of the lists with the level of their elements."""
+        return {fold(name): level for level, name in enumerate(self.lists, 1)}
+
+    def singular(self) -> dict[str, int]:
+        """Return the folded names of one element of each list with its level."""
+        return {fold(name).removesuffix("s"): level for level, name in enumerate(self.lists, 1)}
+
+
+class Malformed(ValueError):
+    """A body breaks off or is not what it must be; the message says where, and what stands there."""
+
+
+def found(excerpt: str | bytes) -> str:
+    """Return the end of an error message that quotes what came."""
+    return f"came {clean(excerpt, 200)!r}" if excerpt.strip() else "nothing came"
+
+
+_ENCODINGS = frozenset({"utf-8", "utf-16-le", "utf-16-be", "utf-16", "iso8859-1", "iso8859-15", "cp1252"})
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def encoding_of(first: bytes, stated: str | None) -> str:
+    """Return the codec of a text body: by its byte order mark, its zero bytes, what is stated, else UTF-8.
+
+    :param first: the body's first bytes.
+    :param stated: by the content type or the XML declaration; only encodings that are in use are believed.
+    """
+    for mark, name in _MARKS:
+        if first.startswith(mark):
+            return name
+    if len(first) > 1 and not all(first[:2]):  # both formats begin in ASCII, so a zero byte tells UTF-16 without a mark
+        return "utf-16-le" if first[0] else "utf-16-be"
+    try:
+        name = codecs.lookup(stated or "utf-8").name
+    except LookupError:
+        return "utf-8"
+    return name if name in _ENCODINGS else "utf-8"

@@ -1,0 +1,57 @@
+"""What an XML body must pass before lxml sees it: one encoding, no document type, the expected root."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import IO
+
+from airflow_cloudbilling.parse.events import CHUNK, Malformed, encoding_of, found
+
+_PROLOG = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*", re.DOTALL)
+_ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)[\s/>]")
+_DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
+_LONGEST_PROLOG = 64 * 1024
+
+
+def utf8(body: IO[bytes], charset: str | None) -> Iterator[bytes]:
+    """Yield the body as UTF-8, so that what is checked here is what lxml reads, whatever encoding it declares."""
+    data = body.read(CHUNK)
+    declared = _DECLARED.match(data)
+    coding = encoding_of(data, charset or (declared[1].decode() if declared else None))
+    if coding == "utf-8":
+        while data:
+            yield data
+            data = body.read(CHUNK)
+        return
+    decoder = codecs.getincrementaldecoder(coding)()
+    try:
+        while data:
+            yield decoder.decode(data).encode()
+            data = body.read(CHUNK)
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise Malformed(f"the XML is not {coding} text: {error}") from None
+
+
+def prolog(chunks: Iterator[bytes], expected: str) -> bytes:
+    """Read up to the root's start tag; refuse a document type and a root that is not the vendor's."""
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        rest = head[_end_of_prolog(head) :]
+        if rest[:2] == b"<!" and rest[2:4] != b"--"[: len(rest) - 2]:
+            raise Malformed(f"an XML document type or an HTML page is refused, {found(rest[:200])}")
+        if root := _ROOT.match(rest):
+            if expected not in root[1].decode().lower():
+                raise Malformed(f"expected an XML root like InvoiceResponse, {found(rest[:200])}")
+            return head
+        if len(head) > _LONGEST_PROLOG:
+            break
+    raise Malformed(f"the XML has no root element, {found(head[:200])}")
+
+
+def _end_of_prolog(head: bytes) -> int:
+    match = _PROLOG.match(head, 0, _LONGEST_PROLOG)
+    return match.end() if match else 0

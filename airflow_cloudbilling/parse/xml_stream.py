@@ -1,0 +1,275 @@
+"""XML of any size as a stream of records, in the same events as JSON: hardened lxml, a tree of one chunk at a time.
+
+A document type declaration is refused before lxml sees it, so there are no entities to expand and nothing to fetch.
+The children of a record under their expected names are streamed; whatever stands elsewhere or under another name is
+read from the tree when its parent ends (up to a cap), by the same rules.
+"""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_cloudbilling.parse.events import (
+    CLOSE,
+    LARGEST_VALUE,
+    LEAF,
+    MEMBER,
+    OPEN,
+    Event,
+    Events,
+    Malformed,
+    Shape,
+    found,
+)
+from airflow_cloudbilling.parse.fields import fold
+from airflow_cloudbilling.parse.xml_guard import prolog, utf8
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+
+def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_raw: bool = True) -> Events:
+    """Read an XML body as events, in memory that grows neither with the body nor with a list.
+
+    :param body: at its beginning.
+    :param charset: as the content type states it; a byte order mark wins, then this, then the XML declaration.
+    :param keep_raw: whether leaves carry their source text.
+    :raises Malformed: when the body is cut, is no XML, has a document type, or another root than the shape's.
+    """
+    from lxml import etree  # only where XML is read: the import costs time
+
+    chunks = utf8(body, charset)
+    first = prolog(chunks, shape.root)
+    reader = _Reader(shape, keep_raw)
+    parser = etree.XMLPullParser(
+        events=("start", "end"),
+        tag=reader.tags(),
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        yield from reader.feed(parser, first)
+        for chunk in chunks:
+            yield from reader.feed(parser, chunk)
+        root = parser.close()
+    except etree.XMLSyntaxError as error:
+        raise Malformed(f"the XML breaks off or is malformed: {error.msg}") from None
+    yield from reader.finish(root)
+
+
+class _Frame:
+    """An element that is open: a record, or a list of records."""
+
+    __slots__ = ("element", "items", "last", "level", "record")
+
+    def __init__(self, element: Element, level: int, record: bool) -> None:
+        self.element = element
+        self.level = level  # of the record; of a list, its records' level
+        self.record = record
+        self.items = 0
+        self.last: Element | None = None  # handled, and removed when the next sibling begins
+
+
+class _Reader:
+    def __init__(self, shape: Shape, keep_raw: bool) -> None:
+        self.shape = shape
+        self.leaf = shape.leaf
+        self.lists = shape.levels()
+        self.singular = shape.singular()
+        self.keep_raw = keep_raw
+        self.stack: list[_Frame] = []
+        self.unread = 0
+        self.seen = False  # whether a list of records, or one, has come
+        self.noise: tuple[tuple[str, str], ...] = ()
+
+    def tags(self) -> tuple[str, ...]:
+        """Return the element names to be told of, in the writings in use; others are found in the tree."""
+        names = [*self.shape.lists, *(name.removesuffix("s") for name in self.shape.lists)]
+        return tuple(f"{{*}}{way}" for name in names for way in (name, name[0].lower() + name[1:], name.lower()))
+
+    def feed(self, parser: Any, chunk: bytes) -> Events:
+        """Give lxml one chunk and yield what it completes."""
+        if not chunk:
+            return
+        parser.feed(chunk)
+        self.unread += len(chunk)
+        for kind, element in parser.read_events():
+            if not self.stack:
+                yield from self._begin(element.getroottree().getroot())
+            yield from self._start(element) if kind == "start" else self._end(element)
+        if self.unread > LARGEST_VALUE:
+            raise Malformed(f"the XML has {self.unread} bytes without an element of {', '.join(self.shape.lists)}")
+
+    def finish(self, root: Element) -> Events:
+        """Yield what is left when the body has ended."""
+        if not self.stack:
+            yield from self._begin(root)
+        frame = self.stack[0]
+        rest = [child for child in root if child is not frame.last]
+        invoices = frame.level or self.seen or any(self._level(child, 0) for child in rest)
+        if not invoices and (rest or (root.text or "").strip()):
+            raise Malformed(f"the XML holds no list of invoices, {found(_raw(root, ()))}")
+        yield from self._close(frame)
+
+    def _begin(self, root: Element) -> Events:
+        name = fold(root.tag)
+        self.noise = _noise(root)
+        if name == fold(self.shape.lists[0]):
+            self.stack.append(_Frame(root, 1, record=False))
+        elif self.singular.get(name) == 1:
+            self.stack.append(_Frame(root, 1, record=True))
+            yield _event(OPEN, 1)
+        else:
+            self.stack.append(_Frame(root, 0, record=True))
+
+    def _level(self, child: Element, level: int) -> int:
+        """Return the level of the records that a child of a record of ``level`` is or holds; 0 for a member."""
+        name = fold(child.tag)
+        deeper = self.lists.get(name) or self.singular.get(name, 0)
+        return deeper if deeper > level else 0
+
+    def _start(self, element: Element) -> Events:
+        frame = self.stack[-1]
+        if element.getparent() is not frame.element:
+            return
+        single = self.singular.get(fold(element.tag), 0)
+        if not frame.record and single == frame.level:
+            frame.items += 1
+        elif not (deeper := self._level(element, frame.level)):
+            return
+        elif not frame.record:  # a record where its list was expected
+            if frame.items:
+                return
+            frame.record = True
+            yield _event(OPEN, frame.level)
+        level = single or deeper
+        if single != self.leaf:
+            yield from self._settle(frame, element)
+            self.stack.append(_Frame(element, level, record=bool(single)))
+            self.seen = True
+            if single:
+                yield _event(OPEN, level)
+
+    def _end(self, element: Element) -> Events:
+        frame = self.stack[-1]
+        if element is frame.element:
+            if len(self.stack) > 1:
+                yield from self._close(self.stack.pop())
+                self.stack[-1].last = element
+                del element[:]
+        elif element.getparent() is frame.element and self.singular.get(fold(element.tag)) == self.leaf:
+            if frame.record and frame.level == self.leaf:
+                return
+            yield from self._settle(frame, element)
+            yield self._leaf(element)
+            frame.last = element
+
+    def _settle(self, frame: _Frame, current: Element) -> Events:
+        """Read and remove what stands before ``current``, an element that has begun."""
+        self.unread = 0
+        parent, last = frame.element, frame.last
+        while (child := parent[0]) is not current:
+            if child is not last:
+                yield from self._part(child, frame.level) if frame.record else self._item(child, frame.level)
+            parent.remove(child)
+        frame.last = None
+
+    def _close(self, frame: _Frame) -> Events:
+        """Read what is left of a record or a list that has ended."""
+        self.unread = 0
+        rest = [child for child in frame.element if child is not frame.last]
+        if frame.record:
+            for child in rest:
+                yield from self._part(child, frame.level)
+            if frame.level:
+                yield _event(CLOSE, frame.level)
+        elif frame.items:
+            for child in rest:
+                yield from self._item(child, frame.level)
+        else:
+            yield from self._records(frame.element, frame.level)
+
+    # From here on: the same, of elements that are wholly in the tree.
+
+    def _part(self, child: Element, level: int) -> Events:
+        """Read one child of a record."""
+        deeper = self._level(child, level)
+        if not deeper:
+            yield Event(MEMBER, level, _local(child), _value(child), _raw(child, self.noise))
+        elif fold(child.tag) in self.lists:
+            yield from self._records(child, deeper)
+        else:
+            yield from self._item(child, deeper)
+
+    def _records(self, parent: Element, level: int) -> Events:
+        """Read a list: its children are its records, under whatever name; unless it is one record itself."""
+        children = list(parent)
+        if not children and not (parent.text or "").strip():
+            return
+        named = any(self.singular.get(fold(child.tag)) == level for child in children)
+        if children and (named or all(len(child) and not self._level(child, level) for child in children)):
+            for child in children:
+                yield from self._item(child, level)
+        else:
+            yield from self._item(parent, level)
+
+    def _item(self, element: Element, level: int) -> Events:
+        """Read one record."""
+        if level == self.leaf:
+            yield self._leaf(element)
+            return
+        yield _event(OPEN, level)
+        if not len(element) and (element.text or "").strip():
+            yield Event(MEMBER, level, "", _value(element), _raw(element, self.noise))
+        for child in element:
+            yield from self._part(child, level)
+        yield _event(CLOSE, level)
+
+    def _leaf(self, element: Element) -> Event:
+        raw = _raw(element, self.noise) if self.keep_raw else ""
+        return Event(LEAF, self.leaf, "", _value(element), raw)
+
+
+def _event(kind: str, level: int) -> Event:
+    return Event(kind, level, "", None, "")
+
+
+def _local(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
+
+
+def _value(element: Element) -> Any:
+    """Return an element as JSON would have it: a record of its children, else its text, else nothing."""
+    if not len(element):
+        return element.text
+    record = {}
+    for child in element:
+        value = child.text
+        if (value is None or value.isspace()) and len(child):
+            value = _value(child)
+        record[child.tag] = value
+    return record
+
+
+def _noise(root: Element) -> tuple[tuple[str, str], ...]:
+    """Return the namespace declarations that lxml repeats on every element, with the prefix that needs them."""
+    return tuple(
+        (f' xmlns:{prefix}="{uri}"', f"{prefix}:") if prefix else (f' xmlns="{uri}"', "\0")
+        for prefix, uri in root.nsmap.items()
+    )
+
+
+def _raw(element: Element, noise: tuple[tuple[str, str], ...]) -> str:
+    from lxml import etree
+
+    text = etree.tostring(element, encoding="unicode", with_tail=False)
+    for declaration, prefix in noise:
+        if prefix not in text:
+            text = text.replace(declaration, "", 1)
+    return text
