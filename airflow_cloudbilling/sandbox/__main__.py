@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     try:
         sandbox = _sandbox(given)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -102,4 +102,4 @@ USD = Currency("USD", 2, Decimal("1.08"), "US-NY", Decimal("8.875"))
 GBP = Currency("GBP", 2, Decimal("0.85"), "GB20", Decimal(20))
 JPY = Currency("JPY", 0, Decimal(160), "JP10", Decimal(10))
 KWD = Currency("KWD", 3, Decimal("0.333"), "KW5", Decimal(5))
-CURRENCIES = (EUR, EUR, USD, EUR, EUR, GBP, EUR, JPY, EUR, KWD)  # by the invoice's index: ten invoices have them all
+CURRENCIES = (EUR, EUR, USD, EUR, EUR, GBP, GBP, JPY, EUR, KWD)  # by the invoice's index: ten invoices have them all

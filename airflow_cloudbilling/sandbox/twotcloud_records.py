@@ -185,5 +185,5 @@ def _tagged(record: Record, tags: Iterable[str]) -> Record:
 def _reversed(value: Any) -> Any:
     """Return the record with the fields of every object in another order; lists keep theirs."""
     if isinstance(value, dict):
-        return Ordered((name, _reversed(value[name])) for name in reversed(value))
+        return Ordered((name, _reversed(value[name])) for name in sorted(value, key=str.lower, reverse=True))
     return [_reversed(item) for item in value] if isinstance(value, list) else value

@@ -52,9 +52,13 @@ def chunk(piece: bytes) -> bytes:
 
 
 def cut(answer: Answer, fault: Fault) -> Iterator[bytes]:
-    """Yield an answer whose body stops early, at ``fault.at`` bytes or in the middle of its beginning."""
-    start = b"".join(islice(answer.body, HELD))
-    body = start[: fault.at if fault.at is not None else len(start) // 2]
+    """Yield an answer whose body stops early, at ``fault.at`` bytes or in the middle of its first piece."""
+    start = b""
+    for piece in answer.body:
+        start += piece
+        if len(start) > (fault.at or 0):
+            break
+    body = start[: len(start) // 2 if fault.at is None else fault.at]
     if fault.how == "chunked":
         yield head(answer, ["Transfer-Encoding: chunked"], True)
         yield chunk(body)
