@@ -20,9 +20,9 @@ from airflow_cloudbilling.source import Ask
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
-    from airflow_cloudbilling.hooks.billing import BillingHook
 
     from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.hooks.billing import BillingHook
     from airflow_cloudbilling.staging.ledger import Run
     from airflow_cloudbilling.staging.loader import Load, Loaded, Rules, Staging
 

@@ -154,7 +154,7 @@ class Merge:
     def _counts(self) -> Merged:
         action = self.incoming.invoice.c.action
         counts = self.connection.execute(select(action, func.count()).group_by(action))
-        found: dict[str, int] = dict(map(tuple, counts))  # type: ignore[arg-type] # rows of two
+        found: dict[str, int] = dict(map(tuple, counts))
         unchanged = found.get("unchanged", 0) + found.get("stale", 0)
         return Merged(found.get("new", 0), found.get("changed", 0), unchanged, frozen=found.get("frozen", 0))
 
