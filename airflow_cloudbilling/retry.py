@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypedDict
 
 from airflow_cloudbilling.errors import InDoubtError, RefusedError, UnavailableError, WaitError
 from airflow_cloudbilling.redaction import excerpt, redact
-from airflow_cloudbilling.source import Clock, Ok, Refused, Renew, Reply, Request, Source
+from airflow_cloudbilling.source import Ok, Refused, Renew, Reply, Request, Source
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.settings import Settings
@@ -23,7 +23,7 @@ _IN_DOUBT = (500, 502, 504)  # the vendor, or a proxy on the way, may have carri
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
-def retry_after(headers: Mapping[str, str], now: Clock = time.time) -> float | None:
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float | None:
     """Return the seconds that a reply asks to wait, or None when it does not say so in a readable way.
 
     A date counts from the reply's own ``Date``, so that a wrong clock on either side does no harm (RFC 9110, 10.2.3).
