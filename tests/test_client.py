@@ -1,0 +1,554 @@
+"""The exchange over real HTTP: bounds, retries, redirects, TLS, abort, and what must not leak."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+import logging
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote_plus
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from tiny import KEY, Answer, Tiny, serving, tiny_settings
+
+from airflow_cloudbilling.client import Client
+from airflow_cloudbilling.errors import (
+    ConfigurationError,
+    InDoubtError,
+    MalformedReplyError,
+    RefusedError,
+    UnavailableError,
+    WaitError,
+)
+from airflow_cloudbilling.model import Notice, Period
+from airflow_cloudbilling.source import Ask, Conversation, Request
+
+ASK = Ask("purchase", Period.month(2026, 10))
+GET = Request("GET", "x")
+POST = Request("POST", "x", json={"create": "me"})
+
+
+def client(host: str, *, defer_after: float | None = None, on_exchange: Any = None, **extra: Any) -> Client:
+    settings = tiny_settings(host, **extra)
+    return Client(Tiny(), settings, defer_after=defer_after, on_exchange=on_exchange, draw=lambda: 0.0)
+
+
+def fetch(host: str, request: Request = GET, **extra: Any) -> bytes:
+    with client(host, **extra) as opened:
+        reply = opened.request(request)
+        with reply.body as body:
+            return body.read()
+
+
+def statuses(*codes: int, **headers: str) -> Callable[[Answer], None]:
+    """Answer with these statuses one after the other, the last one for good."""
+    return lambda answer: answer.give(codes[min(answer.number, len(codes)) - 1], **headers)
+
+
+# Conversations
+
+
+def test_both_worlds_find_the_same() -> None:
+    def script(answer: Answer) -> None:
+        answer.give(body=answer.path.encode())
+
+    async def collect(opened: Client) -> list[Any]:
+        async with opened:
+            return [item async for item in opened.astream(Tiny().invoices(ASK, opened.settings))]
+
+    with serving(script) as server:
+        with client(server.url) as opened:
+            found = list(opened.stream(Tiny().invoices(ASK, opened.settings)))
+        assert found == [Notice("/v2/one?month=2026-10"), Notice("/v2/two?month=2026-10")]
+        assert asyncio.run(collect(client(server.url))) == found
+        assert {answer.headers["X-Key"] for answer in server.seen} == {KEY}
+
+
+def test_a_conversation_left_early_is_closed_with_its_reply() -> None:
+    ended: list[Any] = []
+
+    def conversation() -> Conversation:
+        reply = yield GET
+        assert reply is not None
+        try:
+            while True:
+                yield Notice("more")
+        finally:
+            ended.append(reply.body)
+
+    with serving(statuses(200)) as server, client(server.url) as opened:
+        items = opened.stream(conversation())
+        assert next(items) == Notice("more")
+        items.close()  # type: ignore[attr-defined]
+    assert ended[0].closed
+
+
+def test_a_stop_iteration_inside_a_conversation_is_no_quiet_end() -> None:
+    def conversation() -> Conversation:
+        yield Notice("one")
+        next(iter(()))
+
+    with client("http://127.0.0.1:1") as opened, pytest.raises(RuntimeError):
+        list(opened.stream(conversation()))
+
+
+# Retries
+
+
+def test_a_busy_vendor_is_asked_again_and_every_exchange_is_told() -> None:
+    told: list[Any] = []
+    with serving(statuses(503, 429, 200)) as server:
+        with client(server.url, on_exchange=lambda *exchange: told.append(exchange)) as opened:
+            opened.request(Request("GET", "x", {"month": "2026-10"})).body.close()
+        assert (opened.counters.requests, opened.counters.retries, opened.counters.bytes) == (3, 2, 12)
+    assert [status for _, status, _ in told] == [503, 429, 200]
+    assert {url for url, _, _ in told} == {f"{server.url}/x?month=2026-10"}
+    assert len({sha256 for _, _, sha256 in told}) == 1
+
+
+def test_one_pool_serves_all_attempts_and_requests() -> None:
+    with serving(statuses(503, 200)) as server, client(server.url) as opened:
+        for _ in range(5):
+            opened.request(GET).body.close()
+        assert len(server.seen) == 6
+        assert len(server.sockets) == 1
+
+
+def test_a_wrong_key_sends_exactly_one_request() -> None:
+    with serving(statuses(403)) as server:
+        with pytest.raises(RefusedError, match=r"'tiny_default'.*HTTP 403.*said: fine"):
+            fetch(server.url)
+        assert len(server.seen) == 1
+
+
+def test_attempts_end() -> None:
+    with serving(statuses(500)) as server:
+        with pytest.raises(UnavailableError, match="given up after 3 attempts"):
+            fetch(server.url, max_attempts=3)
+        assert len(server.seen) == 3
+
+
+def test_the_vendors_wait_is_kept_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "airflow_cloudbilling")
+    with serving(statuses(429, 200, Retry_After="1")) as server, client(server.url) as opened:
+        began = time.monotonic()
+        opened.request(GET).body.close()
+        assert time.monotonic() - began >= 1
+        assert opened.counters.waited == 1
+    assert "waiting 1.0 s, then attempt 2 of 5" in caplog.text
+
+
+def test_a_long_wait_is_left_to_the_caller_at_once() -> None:
+    with serving(statuses(429, Retry_After="61")) as server, client(server.url, defer_after=60) as opened:
+        began = time.monotonic()
+        with pytest.raises(WaitError) as caught:
+            opened.request(GET)
+        assert time.monotonic() - began < 1
+    assert caught.value.retry_after == 61
+
+
+def test_an_absurd_wait_fails_in_words_at_once() -> None:
+    with serving(statuses(429, Retry_After="99999999999")) as server:
+        with pytest.raises(UnavailableError, match="more than max_wait"):
+            fetch(server.url)
+        assert len(server.seen) == 1
+
+
+def test_a_vendor_that_is_not_there() -> None:
+    with serving(statuses(200)) as server:
+        pass
+    with pytest.raises(UnavailableError, match=r"ConnectError.*given up after 2 attempts"):
+        fetch(server.url, max_attempts=2)
+    with pytest.raises(UnavailableError):  # never sent: as safe as a GET
+        fetch(server.url, POST, max_attempts=2)
+
+
+def test_a_request_that_creates_something_is_never_sent_twice_in_doubt() -> None:
+    def script(answer: Answer) -> None:
+        answer.close_connection = True
+
+    with serving(script) as server:
+        with pytest.raises(InDoubtError, match="may have been carried out"):
+            fetch(server.url, POST)
+        assert len(server.seen) == 1
+
+
+# Bodies
+
+
+def cut_short(answer: Answer) -> None:
+    answer.give(body=b"half", Content_Length="8")
+    answer.close_connection = True
+
+
+def cut_chunk(answer: Answer) -> None:
+    answer.send_response_only(200)
+    answer.send_header("Transfer-Encoding", "chunked")
+    answer.end_headers()
+    answer.wfile.write(b"5\r\nhello\r\n")
+    answer.close_connection = True
+
+
+def cut_gzip(answer: Answer) -> None:
+    answer.give_gzip(b"whole" * 1000, keep=30)
+
+
+def broken_gzip(answer: Answer) -> None:
+    answer.give(body=b"no gzip at all", Content_Encoding="gzip")
+
+
+@pytest.mark.parametrize("script", [cut_short, cut_chunk, cut_gzip, broken_gzip])
+def test_a_cut_body_is_asked_for_again(script: Callable[[Answer], None]) -> None:
+    with serving(lambda answer: script(answer) if answer.number == 1 else answer.give(body=b"whole")) as server:
+        assert fetch(server.url) == b"whole"
+
+
+def test_gzip_is_asked_for_and_read() -> None:
+    body = os.urandom(3_000_000)
+    with serving(lambda answer: answer.give_gzip(body)) as server, client(server.url) as opened:
+        reply = opened.request(GET)
+        assert server.seen[0].headers["Accept-Encoding"] == "gzip"
+        with reply.body:
+            assert (reply.body.read(), reply.size) == (body, len(body))
+            assert reply.head(4) == body[:4]
+
+
+def test_gzip_of_several_members_is_one_body() -> None:
+    body = gzip.compress(b"one ") + gzip.compress(b"two")
+    with serving(lambda answer: answer.give(body=body, Content_Encoding="gzip")) as server:
+        assert fetch(server.url) == b"one two"
+
+
+def test_an_empty_body_is_no_error_of_the_client() -> None:
+    with serving(lambda answer: answer.give(body=b"", Content_Encoding="gzip")) as server:
+        assert fetch(server.url) == b""
+
+
+def test_another_encoding_than_offered_is_refused() -> None:
+    with serving(lambda answer: answer.give(Content_Encoding="br")) as server:
+        with pytest.raises(MalformedReplyError, match="encoded as 'br'"):
+            fetch(server.url)
+        assert len(server.seen) == 1
+
+
+def test_a_body_over_the_cap_is_refused_while_it_is_read() -> None:
+    with serving(lambda answer: answer.give(body=b"x" * 2_000_000)) as server:
+        with pytest.raises(RefusedError, match=r"max_body \(1000000 bytes\)"):
+            fetch(server.url, max_body=1_000_000)
+        assert len(server.seen) == 1
+
+
+def test_a_gzip_bomb_meets_the_cap_in_bounded_memory() -> None:
+    bomb = gzip.compress(bytes(300_000_000), compresslevel=9)
+    with serving(lambda answer: answer.give(body=bomb, Content_Encoding="gzip")) as server:
+        tracemalloc.start()
+        try:
+            with pytest.raises(RefusedError, match="max_body"):
+                fetch(server.url, max_body=100_000_000)
+            assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        finally:
+            tracemalloc.stop()
+
+
+# Time
+
+
+def test_a_vendor_that_falls_silent_is_asked_again() -> None:
+    def script(answer: Answer) -> None:
+        if answer.number == 1:
+            time.sleep(0.6)
+        answer.give()
+
+    with serving(script) as server:
+        assert fetch(server.url, timeout=0.2) == b"fine"
+        assert len(server.seen) == 2
+
+
+def drip_header(answer: Answer) -> None:
+    answer.wfile.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    for _ in range(100):
+        answer.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+def drip_body(answer: Answer) -> None:
+    answer.give(body=b"", Content_Length="100")
+    for _ in range(100):
+        answer.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("script", [drip_header, drip_body])
+def test_a_dripping_vendor_is_cut_by_the_total_timeout(script: Callable[[Answer], None]) -> None:
+    with serving(script) as server:
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"total_timeout \(0.4 s\)"):
+            fetch(server.url, timeout=5, total_timeout=0.4)
+        assert time.monotonic() - began < 2
+        with pytest.raises(InDoubtError):
+            fetch(server.url, POST, timeout=5, total_timeout=0.4)
+
+
+def test_the_event_loop_runs_on_while_a_big_body_is_received() -> None:
+    body = os.urandom(40_000_000)
+
+    async def longest_gap(host: str) -> float:
+        gaps, ended = [0.0], False
+
+        async def tick() -> None:
+            while not ended:
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                gaps.append(time.monotonic() - before)
+
+        ticking = asyncio.create_task(tick())
+        async with client(host) as opened:
+            (await opened.arequest(GET)).body.close()
+        ended = True
+        await ticking
+        return max(gaps)
+
+    with serving(lambda answer: answer.give(body=body)) as server:
+        assert asyncio.run(longest_gap(server.url)) < 0.5
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("script", [drip_body, statuses(429, Retry_After="60")])
+def test_abort_ends_a_wait_with_an_error(script: Callable[[Answer], None]) -> None:
+    with serving(script) as server, client(server.url) as opened:
+        threading.Timer(0.3, opened.abort).start()
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match="aborted"):
+            list(opened.stream(Tiny().invoices(ASK, opened.settings)))
+        assert time.monotonic() - began < 2
+        with pytest.raises(UnavailableError, match="aborted"):
+            opened.request(GET)
+
+
+def test_abort_ends_a_wait_on_a_callers_loop_without_cancelling_the_caller() -> None:
+    async def run(host: str) -> str:
+        async with client(host) as opened:
+            threading.Timer(0.3, opened.abort).start()
+            with pytest.raises(UnavailableError, match="aborted"):
+                await opened.arequest(GET)
+            await asyncio.sleep(0)
+            return "still running"
+
+    with serving(drip_body) as server:
+        assert asyncio.run(run(server.url)) == "still running"
+
+
+def test_abort_before_and_after_is_harmless() -> None:
+    opened = client("http://127.0.0.1:1")
+    opened.abort()
+    with opened, pytest.raises(UnavailableError, match="aborted"):
+        opened.request(GET)
+    opened.abort()
+
+
+@pytest.mark.parametrize(("number", "end"), [(signal.SIGINT, "KeyboardInterrupt"), (signal.SIGTERM, "aborted")])
+def test_ctrl_c_and_a_signal_handler_that_aborts_end_a_waiting_process(number: int, end: str) -> None:
+    program = """
+        import signal, sys
+        from tiny import Tiny, tiny_settings
+        from airflow_cloudbilling.client import Client
+        from airflow_cloudbilling.source import Request
+        with Client(Tiny(), tiny_settings(sys.argv[1])) as client:
+            signal.signal(signal.SIGTERM, lambda *_: client.abort())
+            client.request(Request("GET", "x"))
+    """
+    arrived = threading.Event()
+
+    def script(answer: Answer) -> None:
+        arrived.set()
+        time.sleep(5)
+
+    with serving(script) as server:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."])}
+        command = [sys.executable, "-c", textwrap.dedent(program), server.url]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True)
+        assert arrived.wait(20)
+        time.sleep(0.1)
+        process.send_signal(number)
+        assert end in process.communicate(timeout=4)[1]
+
+
+# Redirects
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[tuple[Any, Any]]:
+    """Give the connection's server, whose ``/x`` leads to the second one, and the second."""
+    with (
+        serving(lambda answer: answer.give(body=b"moved here")) as second,
+        serving(lambda answer: answer.give(302, Location=f"{second.url}/file?sig=secret-signature")) as first,
+    ):
+        yield first, second
+
+
+def test_another_port_of_this_machine_is_followed_without_credentials(two_hosts: tuple[Any, Any]) -> None:
+    first, second = two_hosts
+    told: list[str] = []
+    with client(first.url, on_exchange=lambda url, *_: told.append(url)) as opened:
+        reply = opened.request(GET)
+        assert (reply.body.read(), reply.url) == (b"moved here", f"{second.url}/file?…")
+        reply.body.close()
+    assert first.seen[0].headers["X-Key"] == KEY
+    assert second.seen[0].headers["X-Key"] is None
+    assert second.seen[0].path == "/file?sig=secret-signature"
+    assert told == [f"{first.url}/x", f"{second.url}/file?…"]
+
+
+def test_a_redirect_on_the_own_origin_keeps_credentials_and_drops_parameters() -> None:
+    def script(answer: Answer) -> None:
+        answer.give(307, Location="/y?z=1") if answer.number == 1 else answer.give(body=answer.path.encode())
+
+    with serving(script) as server:
+        assert fetch(server.url, Request("GET", "x", {"a": "1"})) == b"/y?z=1"
+        assert server.seen[1].headers["X-Key"] == KEY
+
+
+@pytest.mark.parametrize("location", ["https://evil.example/x?sig=abc", "http://127.0.0.2/x", "//evil.example/x"])
+def test_a_redirect_elsewhere_is_refused_with_the_fix(location: str) -> None:
+    with serving(lambda answer: answer.give(302, Location=location)) as server:
+        with pytest.raises(RefusedError, match="allowed_hosts") as caught:
+            fetch(server.url)
+        assert "sig=abc" not in str(caught.value)
+        assert len(server.seen) == 1
+
+
+def test_redirects_end() -> None:
+    with serving(lambda answer: answer.give(302, Location=f"/{answer.number}")) as server:
+        with pytest.raises(RefusedError, match="more than 5 times"):
+            fetch(server.url)
+        assert len(server.seen) == 6
+
+
+def test_only_get_is_followed() -> None:
+    with serving(lambda answer: answer.give(307, Location="/y")) as server:
+        with pytest.raises(RefusedError, match="only GET is followed"):
+            fetch(server.url, POST)
+        assert len(server.seen) == 1
+
+
+def test_cookies_are_not_kept() -> None:
+    with serving(lambda answer: answer.give(Set_Cookie="session=1")) as server, client(server.url) as opened:
+        for _ in range(2):
+            opened.request(GET).body.close()
+        assert server.seen[1].headers["Cookie"] is None
+
+
+# TLS and proxies
+
+
+class OwnCa(NamedTuple):
+    """A certificate authority of the test's own: its bundle, and the context of a server that it vouches for."""
+
+    bundle: Path
+    context: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def own_ca(tmp_path_factory: pytest.TempPathFactory) -> OwnCa:
+    folder = tmp_path_factory.mktemp("ca")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    bundle, private = folder / "ca.pem", folder / "key.pem"
+    bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle, private)
+    return OwnCa(bundle, context)
+
+
+def test_an_own_ca_is_trusted_by_verify_and_a_stranger_is_explained(own_ca: Any) -> None:
+    with serving(statuses(200), tls=own_ca.context) as server:
+        host = server.url.replace("http:", "https:")
+        assert fetch(host, verify=str(own_ca.bundle)) == b"fine"
+        with pytest.raises(ConfigurationError, match="not trusted") as caught:
+            fetch(host)
+        assert (caught.value.conn_id, caught.value.field) == ("tiny_default", "verify")
+        assert len(server.seen) == 1
+
+
+def test_a_ca_bundle_that_is_none_is_named(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("no certificate")
+    with pytest.raises(ConfigurationError, match="field 'verify'"):
+        fetch("https://127.0.0.1:1", verify=str(bundle))
+
+
+def test_this_machine_is_asked_directly_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with serving(statuses(200)) as server:
+        assert fetch(server.url) == b"fine"
+        assert fetch(server.url, proxy="http://127.0.0.1:1") == b"fine"
+
+
+def test_another_machine_is_asked_through_the_proxy() -> None:
+    with serving(lambda answer: answer.give(body=answer.path.encode())) as proxy:
+        body = fetch("http://api.example", proxy=proxy.url, allow_insecure_http=True)
+    assert body == b"http://api.example/x"
+
+
+# What must not leak
+
+
+def test_neither_logs_nor_errors_show_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    forms = [KEY, quote_plus(KEY), base64.b64encode(f"acc:{KEY}".encode()).decode(), json.dumps(KEY)]
+
+    def script(answer: Answer) -> None:
+        status = 503 if answer.number == 1 else 403
+        answer.give(status, " | ".join(forms).encode(), Location=f"/?token={KEY}")
+
+    with serving(script) as server, pytest.raises(RefusedError) as caught:
+        fetch(server.url, Request("GET", "x", {"q": KEY}))
+    text = caplog.text + str(caught.value) + str(caught.value.url)
+    assert "httpx" in caplog.text
+    assert "***" in str(caught.value)
+    for secret in (KEY, quote_plus(KEY), base64.b64encode(KEY.encode()).decode()[:16]):
+        assert secret not in text
+    assert base64.b64encode(f"acc:{KEY}".encode()).decode()[8:20] not in text
+
+
+def test_an_excerpt_cannot_forge_lines_of_a_log() -> None:
+    body = b"a\r\nERROR forged\x1b[31m\x00 \xe2\x80\xa8 " + b"z" * 4000
+    with serving(lambda answer: answer.give(400, body)) as server, pytest.raises(RefusedError) as caught:
+        fetch(server.url)
+    said = str(caught.value).partition("said: ")[2]
+    assert said.isprintable()
+    assert len(said) <= 300
+    assert said.startswith(r"a ERROR forged\x1b[31m")
