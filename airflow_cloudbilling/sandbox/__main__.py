@@ -102,7 +102,8 @@ def _show(sandbox: Sandbox, *, export: bool) -> None:
     print(f"# {'vendor':12} {'kind':13} {'month':8} {'invoices':>8} {'lines':>7}  gross by currency", flush=True)
     for row in control.truth_table(sandbox):
         totals = ", ".join(f"{currency} {sums['gross']:f}" for currency, sums in row["totals"].items())
-        print(f"# {row['vendor']:12} {row['kind']:13} {row['month']:8} {row['invoices']:8} {row['lines']:7}  {totals}")
+        where = f"{row['vendor']:12} {row['kind']:13} {row['month']:8}"
+        print(f"# {where} {row['invoices']:8} {row['lines']:7}  {totals}", flush=True)
     print("# Ready.", flush=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def answer(sandbox: Sandbox, request: Incoming) -> Answer:
         "DELETE faults": sandbox.clear_faults,
         "POST change": lambda: {"invoice_id": sandbox.change(**json.loads(request.body))},
         "GET requests": lambda: [seen._asdict() for seen in sandbox.requests],
-        "GET truth": lambda: truth_table(sandbox, **request.query),
+        "GET truth": lambda: list(truth_table(sandbox, **request.query)),
     }
     handler = handlers.get(f"{request.method} {request.path[len(PREFIX) :]}")
     if handler is None:
@@ -42,25 +42,20 @@ def answer(sandbox: Sandbox, request: Incoming) -> Answer:
 
 def truth_table(
     sandbox: Sandbox, vendor: str | None = None, kind: str | None = None, month: str | None = None
-) -> list[dict[str, Any]]:
-    """Return one row for each vendor, kind and month: invoices, lines, and by currency the sums; filters narrow it."""
-    rows = []
-    for name, books in ((one.name, one.books) for one in sandbox.vendors.values()):
-        for each in books.reseller.prefixes:
-            for key in (key for key in sandbox.months if month in (None, key)):
-                if vendor in (None, name) and kind in (None, each):
-                    sums = sandbox.truth(name, each, key)
-                    rows.append(
-                        {
-                            "vendor": name,
-                            "kind": each,
-                            "month": key,
-                            "invoices": sum(one.invoices for one in sums.values()),
-                            "lines": sum(one.lines for one in sums.values()),
-                            "totals": {currency: one._asdict() for currency, one in sums.items()},
-                        }
-                    )
-    return rows
+) -> Iterator[dict[str, Any]]:
+    """Yield one row for each vendor, kind and month: invoices, lines, and by currency the sums; filters narrow it."""
+    every = (
+        (one.name, kind, key) for one in sandbox.vendors.values() for kind in one.prefixes for key in sandbox.months
+    )
+    for row in every:
+        if all(wanted in (None, given) for wanted, given in zip((vendor, kind, month), row, strict=True)):
+            sums = sandbox.truth(*row)
+            yield {
+                **dict(zip(("vendor", "kind", "month"), row, strict=True)),
+                "invoices": sum(one.invoices for one in sums.values()),
+                "lines": sum(one.lines for one in sums.values()),
+                "totals": {currency: one._asdict() for currency, one in sums.items()},
+            }
 
 
 def _plain(value: Any) -> str:

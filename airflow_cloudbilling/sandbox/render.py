@@ -11,6 +11,7 @@ from typing import Any
 
 Value = Any  # str, int, Decimal, date, None, a mapping, or an iterable of values
 LINE_MARK, KEY_MARK = 9876543210, "the key of this line"
+LEAVES = frozenset((str, int, Decimal, date, type(None)))
 BATCH = 65536
 _raw = json.JSONEncoder(ensure_ascii=False).encode
 _escaped = json.JSONEncoder(ensure_ascii=True).encode
@@ -59,10 +60,14 @@ def to_json(value: Value, *, ascii_only: bool = False) -> Iterator[str]:
         yield "{"
         keys = tuple(value) if isinstance(value, Ordered) else _alphabetical(tuple(value))
         for nth, key in enumerate(keys):
-            yield f'{"," if nth else ""}"{key}":'
-            yield from to_json(value[key], ascii_only=ascii_only)
+            name, item = f'{"," if nth else ""}"{key}":', value[key]
+            if type(item) in LEAVES:
+                yield name + _json_leaf(item, ascii_only)
+            else:
+                yield name
+                yield from to_json(item, ascii_only=ascii_only)
         yield "}"
-    elif value is None or isinstance(value, (str, int, Decimal, date)):
+    elif type(value) in LEAVES:
         yield _json_leaf(value, ascii_only)
     else:
         yield "["
@@ -76,7 +81,7 @@ def to_xml(name: str, value: Value) -> Iterator[str]:
     """Yield one element: empty values are self-closing, a list ``Xs`` holds elements ``X``."""
     if value is None or value == "":
         yield f"<{name} />"
-    elif isinstance(value, (str, int, Decimal, date)):
+    elif type(value) in LEAVES:
         yield f"<{name}>{_xml_leaf(value)}</{name}>"
     else:
         yield f"<{name}>"

@@ -46,7 +46,7 @@ class TwoTCloud(Vendor):
         self._lock = threading.Lock()
 
     def connections(self, url: str) -> dict[str, dict[str, Any]]:
-        """Return the one connection that has all three keys."""
+        """Return the one connection that has all three keys; version and format are the defaults, v2 and JSON."""
         extra = {"customers_api_key": self.keys["customers"], "cloudstore_api_key": self.keys["cloudstore"]}
         return {
             "twotcloud_default": {
@@ -54,7 +54,7 @@ class TwoTCloud(Vendor):
                 "host": url,
                 "login": self.account,
                 "password": self.keys["billing"],
-                "extra": {"version": "v2", "response_format": "json", **extra},
+                "extra": extra,
             }
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from airflow_cloudbilling.sandbox.catalogue import COUNTRIES, Customer
-from airflow_cloudbilling.sandbox.data import Bill, Charge, Repeated, Subscription
+from airflow_cloudbilling.sandbox.data import Bill, Charge, Repeated, Share, Subscription
 from airflow_cloudbilling.sandbox.render import KEY_MARK, LINE_MARK, Ordered, Repeating, to_json, to_xml
 
 Record = dict[str, Any]
@@ -22,25 +22,22 @@ XML_RECEIVER = (
     "ContactLastName", "Street", "Zip", "City", "Country", "Telephone", "Email",
 )  # fmt: skip
 JSON_NAMES = {"PostalCode": "Zip", "Street": "Address"}
+UNUSED = {
+    "TaxZoneID": "",
+    "RatePeriodID": None,
+    "SubPONumber": None,
+    "ConsumerCompanyName": "",
+    "ConsumerCompanyNumber": "",
+}
 
 
 def invoice_record(bill: Bill, version: str = "v2") -> Record:
     """Return an invoice with the names of the JSON answer (vendor facts 1b and 1d), its lines as an iterable."""
-    consolidated = bill.kind == "consolidated"
     record: Record = {
         "Header": _header(bill),
         "Sender": _sender(bill.seller),
         "Receiver": _receiver(bill.buyer),
-        "Customers": [
-            {
-                "AccountID": share.customer.account,
-                "CustomerNumber": share.customer.number,
-                "CompanyName": share.customer.name,
-                "CustomerCostCenter" if consolidated else "CostCenter": "",
-                "Subscriptions": [_subscription(one, version, consolidated) for one in share.subscriptions],
-            }
-            for share in bill.shares
-        ],
+        "Customers": [_customer(share, version, bill.kind == "consolidated") for share in bill.shares],
     }
     if bill.totals_stated:
         net, tax = bill.total("net"), bill.total("tax")
@@ -94,6 +91,16 @@ def _receiver(company: Customer) -> Record:
     return {**_party(company), **contact, "CustomerNumber": company.number, "Email": "billing@example.test"}
 
 
+def _customer(share: Share, version: str, consolidated: bool) -> Record:
+    return {
+        "AccountID": share.customer.account,
+        "CustomerNumber": share.customer.number,
+        "CompanyName": share.customer.name,
+        "CustomerCostCenter" if consolidated else "CostCenter": "",
+        "Subscriptions": [_subscription(one, version, consolidated) for one in share.subscriptions],
+    }
+
+
 def _subscription(subscription: Subscription, version: str, consolidated: bool) -> Record:
     product = subscription.product
     record: Record = {
@@ -138,12 +145,8 @@ def _line(charge: Charge, version: str, consolidated: bool) -> Record:
         "Discount": charge.discount,
         "ExtendedPrice": charge.net,
         "TaxPercentage": charge.tax_rate,
-        "TaxZoneID": "",
         "VAT": charge.tax,
-        "RatePeriodID": None,
-        "SubPONumber": None,
-        "ConsumerCompanyName": "",
-        "ConsumerCompanyNumber": "",
+        **UNUSED,
     }
     if version != "v1":
         later = {"BillingFrequency": "Monthly", "ChargeType": charge.product.charge_type, "InvoiceRowHash": charge.key}
