@@ -1,0 +1,70 @@
+"""What Airflow knows about this provider before it imports anything of it, built from the vendors' descriptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_cloudbilling.settings import COMMON_FIELDS, Field
+from airflow_cloudbilling.source import Source
+from airflow_cloudbilling.sources import SOURCES
+
+_DISTRIBUTION = "airflow-provider-cloudbilling"  # must be the distribution's name, or Airflow drops every provider
+_OPERATORS = "airflow_cloudbilling.operators.invoices"
+_STANDARD_FIELDS = ("host", "login", "password")
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata; the entry point ``apache_airflow_provider``."""
+    titles = [source.title for source in SOURCES.values()]
+    return {
+        "package-name": _DISTRIBUTION,
+        "name": "Cloud Billing",
+        "description": f"Imports cloud vendors' invoices into ERP staging tables: {', '.join(titles)}.",
+        "integrations": [{"integration-name": title, "tags": ["service"]} for title in titles],
+        "connection-types": [_connection_type(source) for source in SOURCES.values()],
+        "hooks": [
+            {"integration-name": source.title, "python-modules": [source.hook_class.rpartition(".")[0]]}
+            for source in SOURCES.values()
+        ],
+        "operators": [
+            {"integration-name": title, "python-modules": ["airflow_cloudbilling.operators.invoices"]}
+            for title in titles
+        ],
+        "asset-uris": [
+            {
+                "schemes": ["cloudbilling"],
+                "handler": "airflow_cloudbilling.assets.sanitize_uri",
+                "factory": "airflow_cloudbilling.assets.create_asset",
+            }
+        ],
+    }
+
+
+def _connection_type(source: Source) -> dict[str, Any]:
+    hidden = [name for name in _STANDARD_FIELDS if name not in source.labels]
+    placeholders = {"host": source.default_host} if source.default_host else {}
+    return {
+        "connection-type": source.conn_type,
+        "hook-class-name": source.hook_class,
+        "hook-name": source.title,
+        "ui-field-behaviour": {
+            "hidden-fields": ["schema", *hidden],
+            "relabeling": dict(source.labels),
+            "placeholders": {**placeholders, **source.placeholders},
+        },
+        "conn-fields": {field.name: _form_field(field) for field in (*source.fields, *COMMON_FIELDS)},
+    }
+
+
+def _form_field(field: Field) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": field.type if field.enum else [field.type, "null"]}
+    if field.secret:
+        schema["format"] = "password"
+    if field.enum:
+        schema["enum"] = list(field.enum)
+    for name in ("default", "minimum", "maximum"):
+        if getattr(field, name) is not None:
+            schema[name] = getattr(field, name)
+    if field.type == "array":
+        schema["items"] = {"type": "string"}
+    return {"label": field.label, "description": field.help, "schema": schema}
