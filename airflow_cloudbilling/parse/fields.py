@@ -11,6 +11,7 @@ from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.parse.values import Unreadable
 
 Record = Mapping[str, Any]
+Reader = Callable[[Any], "str | None"]
 _SHAPES_KEPT = 256
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 
@@ -36,17 +37,15 @@ class Wanted(NamedTuple):
     """One canonical value: its name, how it is read, and the dotted paths where it may stand, best first."""
 
     name: str
-    read: Callable[[Any], str | None]
+    read: Reader
     paths: tuple[str, ...]
 
 
-class _Found(NamedTuple):
-    """Where a wanted value stands in records of one shape."""
+class _Plan(NamedTuple):
+    """Where the wanted values stand in records of one shape: (slot, key, rest of the path, reader)."""
 
-    slot: int
-    key: str
-    rest: str
-    read: Callable[[Any], str | None]
+    first: tuple[tuple[int, str, str, Reader], ...]  # one place for each value
+    further: tuple[tuple[int, str, str, Reader], ...]  # for values that the first place left empty
 
 
 class Fields:
@@ -57,7 +56,7 @@ class Fields:
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self.wanted = tuple(wanted)
-        self._plans: dict[tuple[str, ...], tuple[_Found, ...]] = {}
+        self._plans: dict[tuple[str, ...], _Plan] = {}
 
     def read(self, record: Record) -> list[str | None]:
         """Return the record's canonical values; the first path with a value that is not empty wins.
@@ -69,7 +68,9 @@ class Fields:
         values: list[str | None] = [None] * len(self.wanted)
         slot, key, rest = 0, "", ""
         try:
-            for slot, key, rest, read in plan:
+            for slot, key, rest, read in plan.first:
+                values[slot] = read(_dig(record[key], rest) if rest else record[key])
+            for slot, key, rest, read in plan.further:
                 if values[slot] is None:
                     values[slot] = read(_dig(record[key], rest) if rest else record[key])
         except Unreadable as error:
@@ -77,16 +78,17 @@ class Fields:
             raise RecordError(f"field {self.wanted[slot].name} ({where}): {error}") from None
         return values
 
-    def _plan(self, shape: tuple[str, ...]) -> tuple[_Found, ...]:
+    def _plan(self, shape: tuple[str, ...]) -> _Plan:
         if len(self._plans) >= _SHAPES_KEPT:
             self._plans.clear()
         keys = {fold(key): key for key in shape}
-        plan = tuple(
-            _Found(slot, *found, wanted.read)
+        places = [
+            (place, (slot, *found, wanted.read))
             for slot, wanted in enumerate(self.wanted)
-            for path in wanted.paths
-            for found in _places(path, keys)
-        )
+            for place, found in enumerate(found for path in wanted.paths for found in _places(path, keys))
+        ]
+        first = tuple(entry for place, entry in places if place == 0)
+        plan = _Plan(first, tuple(entry for place, entry in places if place > 0))
         self._plans[shape] = plan
         return plan
 

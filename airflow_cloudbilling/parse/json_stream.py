@@ -85,6 +85,8 @@ class _Buffer:
 
     def peek(self) -> str:
         """Skip white space; return the next character, or nothing at the end."""
+        if self.at < len(self.text) and self.text[self.at] > " ":
+            return self.text[self.at]
         while True:
             space = _SPACE.match(self.text, self.at)
             self.at = space.end() if space else self.at

@@ -18,13 +18,33 @@ class Totals(NamedTuple):
     origin: str
 
 
+class _Sum:
+    """An exact sum that adds up a batch at a time, which is several times faster."""
+
+    def __init__(self) -> None:
+        self.any = False
+        self._total = Decimal(0)
+        self._batch: list[str] = []
+
+    def add(self, amount: str) -> None:
+        self.any = True
+        self._batch.append(amount)
+        if len(self._batch) >= 1000:
+            self.total()
+
+    def total(self) -> Decimal:
+        self._total = exact_sum(self._total, *map(Decimal, self._batch))
+        self._batch.clear()
+        return self._total
+
+
 class RunningSum:
     """The sums of one invoice's lines; a line is forgotten when it has been added."""
 
     def __init__(self) -> None:
         self.lines = 0
-        self._net = Decimal(0)
-        self._tax: Decimal | None = None
+        self._nets = _Sum()
+        self._taxes = _Sum()
         self._without_net = 0
 
     def add(self, net: str | None, tax: str | None) -> None:
@@ -32,10 +52,10 @@ class RunningSum:
         self.lines += 1
         if net is None:
             self._without_net += 1
-        elif net != "0":
-            self._net = exact_sum(self._net, Decimal(net))
+        else:
+            self._nets.add(net)
         if tax is not None:
-            self._tax = exact_sum(self._tax or Decimal(0), Decimal(tax))
+            self._taxes.add(tax)
 
     def complete(self, net: str | None, tax: str | None, gross: str | None) -> Totals:
         """Return the stated totals, with what is missing worked out: from each other first, else from the lines.
@@ -58,7 +78,7 @@ class RunningSum:
         if net is None:
             net = _text(_minus(gross, tax) if gross and tax else self._lines_net())
         if tax is None:
-            tax = _text(_minus(gross, net) if gross else self._tax)
+            tax = _text(_minus(gross, net) if gross else self._taxes.total() if self._taxes.any else None)
         if gross is None and tax is not None:
             gross = canonical(exact_sum(Decimal(net or 0), Decimal(tax)))
         return net, tax, gross
@@ -69,7 +89,7 @@ class RunningSum:
                 f"field net_amount: the invoice states no totals, and {self._without_net} of {self.lines} lines have no"
                 " net amount to compute them from"
             )
-        return self._net
+        return self._nets.total()
 
 
 def _minus(whole: str, part: str | None) -> Decimal:

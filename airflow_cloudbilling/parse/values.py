@@ -63,19 +63,25 @@ def amount(value: Any) -> str | None:
         which may be thousands or decimals.
     """
     if type(value) is str:
-        if _CANONICAL.fullmatch(value):
-            return value if value != "-0" else "0"
-        value = value.strip()
-    elif value is None:
+        return _amount(value)
+    if value is None:
         return None
-    elif isinstance(value, bool) or not isinstance(value, int | Decimal):
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Unreadable(f"expected a decimal amount, came {shown(value)}")
-    elif isinstance(value, int) and value.bit_length() > 100:  # str() of a huge int is slow, or refused by Python
+    if isinstance(value, int) and value.bit_length() > 100:  # str() of a huge int is slow, or refused by Python
         raise Unreadable(f"{_TOO_LONG}, came a longer whole number")
-    return _amount(str(value)) if value != "" else None
+    return _amount(str(value))
 
 
-def _amount(text: str) -> str:
+@lru_cache(maxsize=16384)  # prices, quantities and rates repeat
+def _amount(value: str) -> str | None:
+    if _CANONICAL.fullmatch(value):
+        return value if value != "-0" else "0"
+    value = value.strip()
+    return _parsed(value) if value else None
+
+
+def _parsed(text: str) -> str:
     if match := _PLAIN.fullmatch(text):
         sign, whole, decimals, exponent = match.groups(default="")
     elif _AMBIGUOUS.fullmatch(text):

@@ -7,6 +7,8 @@ read from the tree when its parent ends (up to a cap), by the same rules.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cloudbilling.parse.events import (
@@ -66,12 +68,13 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
 class _Frame:
     """An element that is open: a record, or a list of records."""
 
-    __slots__ = ("element", "items", "last", "level", "record")
+    __slots__ = ("element", "items", "last", "leaves", "level", "record")
 
-    def __init__(self, element: Element, level: int, record: bool) -> None:
+    def __init__(self, element: Element, level: int, *, record: bool, leaves: bool = False) -> None:
         self.element = element
         self.level = level  # of the record; of a list, its records' level
         self.record = record
+        self.leaves = leaves  # a list of leaves
         self.items = 0
         self.last: Element | None = None  # handled, and removed when the next sibling begins
 
@@ -102,7 +105,15 @@ class _Reader:
         for kind, element in parser.read_events():
             if not self.stack:
                 yield from self._begin(element.getroottree().getroot())
-            yield from self._start(element) if kind == "start" else self._end(element)
+            frame = self.stack[-1]
+            if frame.leaves and element.getparent() is frame.element and self._is_leaf(element):
+                if kind == "end":
+                    yield from self._settle(frame, element)
+                    yield self._leaf(element)
+                    frame.last = element
+                    frame.items += 1
+            else:
+                yield from self._start(element) if kind == "start" else self._end(element)
         if self.unread > LARGEST_VALUE:
             raise Malformed(f"the XML has {self.unread} bytes without an element of {', '.join(self.shape.lists)}")
 
@@ -128,6 +139,9 @@ class _Reader:
         else:
             self.stack.append(_Frame(root, 0, record=True))
 
+    def _is_leaf(self, element: Element) -> bool:
+        return self.singular.get(fold(element.tag)) == self.leaf
+
     def _level(self, child: Element, level: int) -> int:
         """Return the level of the records that a child of a record of ``level`` is or holds; 0 for a member."""
         name = fold(child.tag)
@@ -151,7 +165,8 @@ class _Reader:
         level = single or deeper
         if single != self.leaf:
             yield from self._settle(frame, element)
-            self.stack.append(_Frame(element, level, record=bool(single)))
+            leaves = not single and level == self.leaf
+            self.stack.append(_Frame(element, level, record=bool(single), leaves=leaves))
             self.seen = True
             if single:
                 yield _event(OPEN, level)
@@ -163,7 +178,7 @@ class _Reader:
                 yield from self._close(self.stack.pop())
                 self.stack[-1].last = element
                 del element[:]
-        elif element.getparent() is frame.element and self.singular.get(fold(element.tag)) == self.leaf:
+        elif element.getparent() is frame.element and self._is_leaf(element):
             if frame.record and frame.level == self.leaf:
                 return
             yield from self._settle(frame, element)
@@ -251,7 +266,7 @@ def _value(element: Element) -> Any:
     record = {}
     for child in element:
         value = child.text
-        if (value is None or value.isspace()) and len(child):
+        if (value is None or value < "!") and len(child):  # white space sorts before "!"
             value = _value(child)
         record[child.tag] = value
     return record
@@ -266,10 +281,15 @@ def _noise(root: Element) -> tuple[tuple[str, str], ...]:
 
 
 def _raw(element: Element, noise: tuple[tuple[str, str], ...]) -> str:
-    from lxml import etree
-
-    text = etree.tostring(element, encoding="unicode", with_tail=False)
+    text = _tostring()(element, encoding="unicode", with_tail=False)
     for declaration, prefix in noise:
         if prefix not in text:
             text = text.replace(declaration, "", 1)
     return text
+
+
+@lru_cache(maxsize=1)
+def _tostring() -> Callable[..., str]:
+    from lxml import etree
+
+    return etree.tostring
