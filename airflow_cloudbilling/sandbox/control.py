@@ -44,9 +44,8 @@ def truth_table(
     sandbox: Sandbox, vendor: str | None = None, kind: str | None = None, month: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield one row for each vendor, kind and month: invoices, lines, and by currency the sums; filters narrow it."""
-    every = (
-        (one.name, kind, key) for one in sandbox.vendors.values() for kind in one.prefixes for key in sandbox.months
-    )
+    months = sandbox.months
+    every = ((one.name, its, key) for one in sandbox.vendors.values() for its in one.prefixes for key in months)
     for row in every:
         if all(wanted in (None, given) for wanted, given in zip((vendor, kind, month), row, strict=True)):
             sums = sandbox.truth(*row)
