@@ -14,12 +14,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from airflow.sdk import DAG
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="cloudbilling-tests-"))
@@ -72,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     version = importlib.metadata.version("apache-airflow-core")
     template = Path(config.rootpath, ".pytest_cache", f"airflow-{version}.db")
     if not template.exists():
-        print(f"Making Airflow {version}'s metadata database, once …", file=sys.stderr)
+        sys.stderr.write(f"Making Airflow {version}'s metadata database, once …\n")
         subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL)
         template.parent.mkdir(exist_ok=True)
         scratch = template.with_suffix(f".{os.getpid()}")
@@ -105,7 +102,7 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def vendor(cloudbilling_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run the sandbox vendor, name it in the connection ``twotcloud_default`` and return it."""
-    for name, value in cloudbilling_sandbox.connections().items():
+    for name, value in cloudbilling_sandbox.environment().items():
         monkeypatch.setenv(name, value)
     return cloudbilling_sandbox
 
@@ -114,14 +111,15 @@ def vendor(cloudbilling_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def run_dag() -> Callable[..., dict[str, Any]]:
     """Return a function that runs a DAG as Airflow does, in this process, and returns each task's results.
 
-    :return: ``run(dag, partition_key=None, logical_date=…, **conf)`` → task id → result, or the list of results by
-        map index of a mapped task.
+    :return: ``run(file, partition_key=None, **conf)`` → task id → result, or the list of results by map index of a
+        mapped task. The DAG file is read anew for each run, since a run's conf stays in the DAG object's params.
     :raises AssertionError: when the run does not succeed.
     """
     return _run
 
 
-def _run(dag: DAG, *, partition_key: str | None = None, **conf: Any) -> dict[str, Any]:
+def _run(file: Path, *, partition_key: str | None = None, **conf: Any) -> dict[str, Any]:
+    from airflow.dag_processing.dagbag import DagBag
     from airflow.models.dagrun import DagRun
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
@@ -130,6 +128,9 @@ def _run(dag: DAG, *, partition_key: str | None = None, **conf: Any) -> dict[str
     def partitioned(_mapper: object, _connection: object, run: DagRun) -> None:
         run.partition_key = partition_key  # dag.test() has no argument for it; the scheduler sets this column
 
+    bag = DagBag(file)
+    assert not bag.import_errors, bag.import_errors
+    (dag,) = bag.dags.values()
     event.listen(DagRun, "before_insert", partitioned)
     try:
         run = dag.test(run_conf=conf, **({"logical_date": None} if partition_key else {}))

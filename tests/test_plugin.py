@@ -49,11 +49,9 @@ def test_the_last_full_month_is_reckoned_in_utc():
 
 @pytest.mark.matrix
 def test_macros_render_in_a_template(dags_folder, run_dag):
-    from airflow.dag_processing.dagbag import DagBag
-
-    (dags_folder / "macros.py").write_text(DAG_WITH_MACROS)
-    dag = DagBag(dags_folder).dags["macros"]
-    months = run_dag(dag, partition_key="2026-10")["months"]
+    file = dags_folder / "macros.py"
+    file.write_text(DAG_WITH_MACROS)
+    months = run_dag(file, partition_key="2026-10")["months"]
     assert months == ["2026-09", last_full_month(datetime.now(timezone.utc))]
 
 

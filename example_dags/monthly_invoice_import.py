@@ -1,0 +1,100 @@
+"""Import last month's invoices of every vendor into ERP staging, and look again at the months before.
+
+Copy it into your DAG folder and change the first two names.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pendulum
+from airflow.sdk import DAG, CronPartitionTimetable, Param, task
+
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+
+# What is imported: an Airflow connection to a vendor, and which of its invoices.
+IMPORTS = [
+    ("twotcloud_default", "purchase"),
+    ("twotcloud_default", "sales"),
+]
+STAGING = "erp_staging"
+
+# The month that a run is for: asked for by hand, else the run's partition, else the last full month.
+MONTH = (
+    "{{ params.period or dag_run.partition_key"
+    " or macros.cloudbilling.last_full_month(dag_run.logical_date or dag_run.run_after) }}"
+)
+
+log = logging.getLogger(__name__)
+
+with DAG(
+    dag_id="monthly_invoice_import",
+    description="Vendors' invoices of a month, and of the months before, into ERP staging",
+    # 06:00 on the 3rd, when vendors have closed the month; the run's partition is the month before, e.g. 2026-10.
+    schedule=CronPartitionTimetable("0 6 3 * *", timezone="UTC", run_offset=-1, key_format="%Y-%m"),
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
+    params={
+        "period": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+            title="Month",
+            description="The month to import, such as 2026-10; empty: the run's own",
+        ),
+        "lookback_months": Param(
+            1,
+            type="integer",
+            minimum=0,
+            maximum=12,
+            title="Months to look back",
+            description="How many months before it to import again: late and withdrawn invoices are seen only so",
+        ),
+    },
+    tags=["cloudbilling", "invoices"],
+    doc_md="""
+### Monthly invoice import
+
+One task for each connection and kind in `IMPORTS` stages the run's month and updates the asset
+`cloudbilling://<connection>/<kind>`; a second one looks again at the months before it. Staging a month again with the
+same vendor data writes nothing, so every task may be cleared and run again at any time.
+
+**By hand**: *Trigger*, and give a month, or none for the last full one.
+""",
+):
+
+    @task
+    def months_before(month: str, count: str) -> list[str]:
+        """Return the months to look back at, the latest first."""
+        return [Period.parse(month).shifted(-back).key for back in range(1, int(count) + 1)]
+
+    @task(trigger_rule="none_failed")
+    def report(staged: list[Any], looked_back: list[Any]) -> None:
+        """Log one table of all that was staged."""
+        results = [*staged, *(result for of_months in looked_back for result in of_months or ())]
+        row = "%-12s %-14s %-9s %-8s %8s %7s %5s %8s %8s  %s"
+        heads = ("vendor", "account", "kind", "month", "invoices", "lines", "new", "changed", "removed", "gross")
+        lines = [row % heads]
+        for s in (s for result in results for s in result["slices"]):
+            gross = ", ".join(f"{currency} {sums['gross']}" for currency, sums in s["totals"].items())
+            counts = (s["invoices"], s["lines"], s["new"], s["changed"], s["removed"])
+            lines.append(row % (s["provider"], s["account"], s["kind"], Period.parse(s["period"]).key, *counts, gross))
+        log.info("Staged:\n%s", "\n".join(lines))
+
+    earlier = months_before(MONTH, "{{ params.lookback_months }}")
+    staged, looked_back = [], []
+    for conn_id, kind in IMPORTS:
+        source = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING}
+        name = f"{conn_id}_{kind}"
+        staged.append(StageInvoicesOperator(task_id=f"stage_{name}", period=MONTH, **source).output)
+        looked_back.append(
+            StageInvoicesOperator.partial(task_id=f"look_back_{name}", map_index_template="{{ task.period }}", **source)
+            .expand(period=earlier)
+            .output
+        )
+    report(staged, looked_back)

@@ -1,0 +1,143 @@
+"""The example DAGs, run by Airflow against the sandbox: what is staged, for which month, and what is told."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from datetime import datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.plugins.cloudbilling import last_full_month
+
+EXAMPLES = Path(__file__).parents[1] / "example_dags"
+MONTHLY = EXAMPLES / "monthly_invoice_import.py"
+KINDS = ("purchase", "sales")
+
+
+@pytest.fixture(scope="module")
+def bag() -> Any:
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(EXAMPLES)
+
+
+def staged_sums(path: Path) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
+    """Return (kind, month, currency) → invoices and their gross sum, as staged."""
+    sums: dict[tuple[str, str, str], tuple[int, Decimal]] = {}
+    with sqlite3.connect(path) as connection:
+        for kind, period, currency, gross in connection.execute(
+            "SELECT kind, slice_period, currency, gross_amount FROM cloudbilling_invoice"
+        ):
+            key = (kind, Period.parse(period).key, currency)
+            count, total = sums.get(key, (0, Decimal(0)))
+            sums[key] = (count + 1, total + Decimal(gross))
+    return sums
+
+
+def true_sums(vendor: Any, *months: str) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
+    """Return the same from the sandbox's books."""
+    return {
+        (kind, month, currency): (truth.invoices, truth.gross)
+        for kind in KINDS
+        for month in months
+        for currency, truth in vendor.truth("twotcloud", kind, month).items()
+    }
+
+
+def asset_events() -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the asset events so far: URI, partition and extra."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        events = session.scalars(select(AssetEvent).order_by(AssetEvent.id))
+        return [(event.uri, event.partition_key, event.extra) for event in events]
+
+
+@pytest.mark.matrix
+def test_every_example_parses(bag):
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"monthly_invoice_import"}
+    assert [str(warning.message) for warning in bag.captured_warnings.get(str(EXAMPLES), [])] == []
+
+
+def test_every_import_has_its_asset(bag):
+    tasks = bag.dags["monthly_invoice_import"].tasks
+    outlets = {task.task_id: [asset.uri for asset in task.outlets] for task in tasks if task.outlets}
+    assert outlets == {
+        f"stage_twotcloud_default_{kind}": [f"cloudbilling://twotcloud_default/{kind}"] for kind in KINDS
+    }
+
+
+@pytest.mark.matrix
+def test_a_partition_stages_its_month_and_the_one_before(vendor, staging, run_dag):
+    before, last = vendor.months[-2:]
+    results = run_dag(MONTHLY, partition_key=last)
+    assert staged_sums(staging) == true_sums(vendor, before, last)
+    for kind in KINDS:
+        (main,) = results[f"stage_twotcloud_default_{kind}"]["slices"]
+        assert Period.parse(main["period"]) == Period.parse(last)
+        ((earlier,),) = [result["slices"] for result in results[f"look_back_twotcloud_default_{kind}"]]
+        assert Period.parse(earlier["period"]) == Period.parse(before)
+
+
+def test_each_month_staged_is_told_under_its_own_partition(vendor, staging, run_dag):
+    before, last = vendor.months[-2:]
+    known = asset_events()
+    run_dag(MONTHLY, partition_key=last)
+    told = asset_events()[len(known) :]
+    assert sorted((uri, key) for uri, key, _ in told) == [
+        (f"cloudbilling://twotcloud_default/{kind}", month) for kind in KINDS for month in (before, last)
+    ]
+    for uri, month, extra in told:
+        (stated,) = extra["slices"]
+        assert (stated["kind"], Period.parse(stated["period"]).key) == (uri.rsplit("/")[-1], month)
+
+
+def test_a_month_asked_for_by_hand_wins(vendor, staging, run_dag):
+    first = vendor.months[0]
+    run_dag(MONTHLY, partition_key=vendor.months[-1], period=first, lookback_months=0)
+    assert staged_sums(staging) == true_sums(vendor, first)
+
+
+def test_a_run_by_hand_without_a_month_takes_the_last_full_one(vendor, staging, run_dag):
+    run_dag(MONTHLY, lookback_months=0)
+    assert staged_sums(staging) == true_sums(vendor, last_full_month(datetime.now(timezone.utc)))
+
+
+def test_looking_back_finds_what_came_late(vendor, staging, run_dag):
+    before, last = vendor.months[-2:]
+    run_dag(MONTHLY, partition_key=before, lookback_months=0)
+    vendor.change("add", kind="purchase", month=before)
+    results = run_dag(MONTHLY, partition_key=last)
+    (earlier,) = results["look_back_twotcloud_default_purchase"]
+    assert (earlier["new"], earlier["changed"], earlier["removed"]) == (1, 0, 0)
+    assert staged_sums(staging) == true_sums(vendor, before, last)
+
+
+def test_a_month_that_is_none_is_refused(vendor, staging, run_dag):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    with pytest.raises((ParamValidationError, ValueError), match="2026-13"):
+        run_dag(MONTHLY, period="2026-13")
+    assert vendor.requests == []
+
+
+def test_airflows_own_command_runs_it(vendor, staging):
+    before, last = vendor.months[-2:]
+    command = [sys.executable, "-m", "airflow", "dags", "test", "monthly_invoice_import"]
+    done = subprocess.run(
+        [*command, "--conf", f'{{"period": "{last}"}}'], env=os.environ.copy(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert staged_sums(staging) == true_sums(vendor, before, last)
+    (password,) = {connection["password"] for connection in vendor.connections().values()}
+    assert password not in done.stdout + done.stderr
