@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -39,6 +40,8 @@ def in_child(work: Callable[[], None]) -> int:
         try:
             work()
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return pid

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+import pendulum
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.assets import SCHEME, invoice_asset
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError, WaitError
 from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.operators.summary import result_of, summary_line
 from airflow_cloudbilling.run_period import Chosen, choose_period
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.billing import BillingHook
     from airflow_cloudbilling.staging.ledger import Run
-    from airflow_cloudbilling.staging.loader import Load, Loaded, Rules, Staging
+    from airflow_cloudbilling.staging.loader import Load, Loaded, Rules
 
 _NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
 _PROGRESS_SECONDS = 10.0
@@ -50,6 +52,8 @@ class StageInvoicesOperator(BaseOperator):
     :param on_reject: ``fail``, or ``quarantine`` to stage the rest when records cannot be read.
     :param max_removed: share of a slice's invoices that may vanish (``0.1`` or ``"10%"``); one may always.
     :param allow_removals: lift that limit.
+    :param defer_after: when the vendor asks for a wait of more seconds, the worker is given back for that time.
+    :param deferrable: ``False`` waits on the worker instead.
     :param params: query parameters for the vendor, besides what the DAG itself has as params.
     :raises AirflowFailException: when no retry can mend it: wrong settings, a refusal, records that cannot be read.
     """
@@ -72,6 +76,8 @@ class StageInvoicesOperator(BaseOperator):
         on_reject: str = "fail",
         max_removed: float | str = "10%",
         allow_removals: bool = False,
+        defer_after: float = 60,
+        deferrable: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,6 +93,8 @@ class StageInvoicesOperator(BaseOperator):
         self.on_reject = on_reject
         self.max_removed = max_removed
         self.allow_removals = allow_removals
+        self.defer_after = defer_after
+        self.deferrable = deferrable
         self._client: Client | None = None
         self._add_outlet()
 
@@ -96,10 +104,22 @@ class StageInvoicesOperator(BaseOperator):
         :returns: ``{slices: [{provider, account, kind, period, load_id, status, invoices, lines, new, changed,
             unchanged, removed, rejected, frozen, documents, totals}], …}`` and the same over all slices.
         """
+        return self._import(context)
+
+    def resume(self, context: Context, event: Any = None, *, load_id: str) -> dict[str, Any]:
+        """Take up the load that a wait interrupted, and return what :meth:`execute` returns."""
+        return self._import(context, waiting=load_id)
+
+    def on_kill(self) -> None:
+        """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
+        if self._client is not None:
+            self._client.abort()
+
+    def _import(self, context: Context, waiting: str | None = None) -> dict[str, Any]:
+        started = time.monotonic()
         try:
             chosen = self._choose(context)
-            started = time.monotonic()
-            loaded = [self._stage(context, chosen.period)]
+            loaded = [self._stage(context, chosen.period, waiting)]
         except _NO_RETRY_MENDS as error:
             raise AirflowFailException(str(error)) from error
         for one in loaded:
@@ -107,11 +127,6 @@ class StageInvoicesOperator(BaseOperator):
         result = result_of(loaded)
         self._tell_asset(context, chosen.period, loaded[0].slice.kind, result)
         return result
-
-    def on_kill(self) -> None:
-        """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
-        if self._client is not None:
-            self._client.abort()
 
     def _choose(self, context: Context) -> Chosen:
         run = context.get("dag_run")
@@ -121,7 +136,7 @@ class StageInvoicesOperator(BaseOperator):
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         return chosen
 
-    def _stage(self, context: Context, period: Period) -> Loaded:
+    def _stage(self, context: Context, period: Period, waiting: str | None) -> Loaded:
         from airflow_cloudbilling.operators.database import open_staging
 
         hook, rules = self._hook(), self._rules()
@@ -133,11 +148,25 @@ class StageInvoicesOperator(BaseOperator):
             )
         slice_ = Slice(source.conn_type, settings.account or source.account(settings), kind, period)
         staging = open_staging(self.staging_conn_id, self.schema)
-        return self._load(hook, staging, slice_, _run(context), rules)
+        load = staging.load(slice_, _run(context), rules, waiting=waiting)
+        try:
+            return self._load(hook, load)
+        except WaitError as wait:
+            self._wait(wait, load.load_id)
 
-    def _load(self, hook: BillingHook, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> Loaded:
+    def _wait(self, wait: WaitError, load_id: str) -> NoReturn:
+        """Give the worker back until the vendor wants to be asked again."""
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        moment = pendulum.now("UTC").add(seconds=math.ceil(wait.retry_after or 0))
+        self.log.info("%s Deferred until %s.", wait, moment)
+        self.defer(trigger=DateTimeTrigger(moment), method_name="resume", kwargs={"load_id": load_id})
+
+    def _load(self, hook: BillingHook, load: Load) -> Loaded:
+        slice_ = load.slice
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
-        with staging.load(slice_, run, rules) as load, hook.get_conn(on_exchange=load.exchanged) as client:
+        defer_after = self.defer_after if self.deferrable else None
+        with load, hook.get_conn(on_exchange=load.exchanged, defer_after=defer_after) as client:
             self._client = client
             load.notices = self.log.warning
             self._fill(load, client, hook.source.invoices(self._ask(slice_, hook), hook.settings))
@@ -153,9 +182,7 @@ class StageInvoicesOperator(BaseOperator):
             if time.monotonic() - told > _PROGRESS_SECONDS:
                 told = time.monotonic()
                 self.log.info("%s, %.0f s", load.progress(), told - began)
-        self.log.info(
-            "%s read, %s requests, %.1f s", load.progress(), client.counters.requests, time.monotonic() - began
-        )
+        self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
 
     def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
         return Ask(

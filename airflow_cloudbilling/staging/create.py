@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from airflow_cloudbilling.errors import StagingError
+from airflow_cloudbilling.staging.engine import let_readers_be
 from airflow_cloudbilling.staging.ledger import now
 from airflow_cloudbilling.staging.tables import SCHEMA_VERSION, Tables
 from airflow_cloudbilling.staging.views import view_statements
@@ -31,6 +32,7 @@ def create_tables(engine: Engine, tables: Tables) -> None:
     with engine.connect() as connection:
         if _complete(connection, tables):
             return
+    let_readers_be(engine)
     try:
         with engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection:
             tables.metadata.create_all(connection)

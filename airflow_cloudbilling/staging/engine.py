@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from sqlite3 import OperationalError
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -55,7 +57,16 @@ def _sqlite(database: Database) -> Engine:
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
-    connection.execute("PRAGMA journal_mode=WAL")  # readers see the last commit while a load is merged
+
+
+def let_readers_be(engine: Engine) -> None:
+    """Switch a SQLite file, for good, to the journal that lets readers see the last commit while a load is merged."""
+    if engine.dialect.name == "sqlite":
+        with closing(engine.raw_connection()) as connection:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+            except OperationalError:
+                pass  # locked: another process is switching, or creating the tables, right now
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
 
-from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.model import Reject, Slice
 from airflow_cloudbilling.staging.tables import Tables
 
 OPEN = ("running", "waiting")
@@ -61,12 +61,19 @@ class Ledger:
         self.engine = engine
         self.tables = tables
 
-    def begin(self, slice_: Slice, run: Run) -> tuple[str, str]:
+    def begin(self, slice_: Slice, run: Run, waiting: str | None = None) -> tuple[str, str]:
         """Open a load before the first request; earlier tries of the same task instance are marked abandoned.
 
+        :param waiting: the load that this one takes up again, reading from the beginning.
         :returns: the load's id and the moment from which its reading counts.
         """
-        load_id, started = str(uuid4()), now()
+        load, started = self.tables.load, now()
+        if waiting:
+            values = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
+            with self._write() as connection:
+                connection.execute(update(load).where(load.c.load_id == waiting).values(values))
+            return waiting, started
+        load_id = str(uuid4())
         row = {"load_id": load_id, **slice_values(slice_), "status": "running", **run._asdict()}
         with self._write() as connection:
             if run.try_number is not None:
@@ -85,34 +92,27 @@ class Ledger:
             update(load).where(load.c.load_id == load_id).values(status=status, ended_at=now(), **values)
         )
 
-    def fail(self, load_id: str, error: str, **counts: int | None) -> None:
-        """Mark a load as failed, with the reason."""
+    def stop(self, load_id: str, status: str, error: str, **counts: int | None) -> None:
+        """Mark a load as failed or waiting, with the reason."""
         with self._write() as connection:
-            self.end(connection, load_id, "failed", error=error, **counts)
+            self.end(connection, load_id, status, error=error, **counts)
 
-    def requests(self, load_id: str, first: int, exchanges: Iterable[Exchange]) -> None:
-        """Add to the request log.
+    def requests(self, load_id: str, exchanges: Iterable[Exchange]) -> None:
+        """Add to the request log."""
+        self._append(self.tables.request, load_id, [e._asdict() for e in exchanges])
 
-        :param first: sequence number of the first exchange.
-        """
-        rows = [{"load_id": load_id, "sequence": n, **e._asdict()} for n, e in enumerate(exchanges, first)]
-        if rows:
-            with self._write() as connection:
-                connection.execute(insert(self.tables.request), rows)
+    def rejects(self, load_id: str, slice_: Slice, rejects: Iterable[Reject]) -> None:
+        """Add to the reject table."""
+        self._append(self.tables.reject, load_id, [{**slice_values(slice_), **r._asdict()} for r in rejects])
 
-    def rejects(self, load_id: str, slice_: Slice, first: int, rejects: Iterable[tuple[str | None, str, str]]) -> None:
-        """Add to the reject table.
-
-        :param rejects: invoice id where known, reason, cleaned text of the record.
-        """
-        base = {"load_id": load_id, **slice_values(slice_)}
-        rows = [
-            {**base, "sequence": n, "invoice_id": invoice_id, "reason": reason, "raw": raw}
-            for n, (invoice_id, reason, raw) in enumerate(rejects, first)
-        ]
-        if rows:
-            with self._write() as connection:
-                connection.execute(insert(self.tables.reject), rows)
+    def _append(self, table: Table, load_id: str, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        with self._write() as connection:
+            last = select(func.max(table.c.sequence)).where(table.c.load_id == load_id)
+            first = (connection.scalar(last) or 0) + 1
+            numbered = [{**row, "load_id": load_id, "sequence": n} for n, row in enumerate(rows, first)]
+            connection.execute(insert(table), numbered)
 
     def status(self, load_id: str) -> str | None:
         """Return the status of a load."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError
+from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError, WaitError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
 from airflow_cloudbilling.staging.create import create_tables
 from airflow_cloudbilling.staging.incoming import Incoming
@@ -76,12 +76,15 @@ class Staging:
         """Create what is missing of the tables and views, before and outside any load's transaction."""
         create_tables(self.engine, self.tables)
 
-    def load(self, slice_: Slice, run: Run | None = None, rules: Rules | None = None) -> Load:
+    def load(
+        self, slice_: Slice, run: Run | None = None, rules: Rules | None = None, *, waiting: str | None = None
+    ) -> Load:
         """Open a load of a slice; use it as a context manager.
 
         :param run: the task instance, for the ledger.
+        :param waiting: id of the load that a deferral interrupted, to be taken up again.
         """
-        return Load(self, slice_, run or Run(), rules or Rules())
+        return Load(self, slice_, run or Run(), rules or Rules(), waiting)
 
 
 class Load:
@@ -90,7 +93,7 @@ class Load:
     The load's reading counts from the moment that the block is entered.
     """
 
-    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> None:
+    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules, waiting: str | None) -> None:
         if len(slice_.account) > 128:
             raise ConfigurationError(
                 f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account"
@@ -100,19 +103,17 @@ class Load:
         self.slice = slice_
         self.run = run
         self.rules = rules
-        self.load_id = ""
+        self.load_id = waiting or ""
         self.fetch_started_at = ""
         self.stated: int | None = None
         self.outside = 0
         self.rejected = 0
         self.notices: Callable[[str], None] = lambda message: None
-        self._closed = False
         self._blind = False  # a rejected record without an id: any invoice of the slice may be it
-        self._rejects: list[tuple[str | None, str, str]] = []
+        self._rejects: list[Reject] = []
         self._first_rejects: list[str] = []
-        self._rejects_written = 0
         self._exchanges: list[Exchange] = []
-        self._exchanges_written = 0
+        self._pages = 0
         self._take: dict[type, Callable[[Any], None]] = {
             Invoice: self._invoice,
             Reject: self._reject,
@@ -123,23 +124,18 @@ class Load:
 
     def __enter__(self) -> Load:
         """Open the ledger's entry and the temporary tables."""
-        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run)
+        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run, self.load_id)
         self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
         self.incoming = Incoming(self._connection, self.staging.tables)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the temporary tables; mark the load as failed when an error ends it."""
-        self._closed = True
         self._connection.close()
         if error is not None:
-            self.abort(f"{type(error).__name__}: {error}")
-
-    def abort(self, reason: str) -> None:
-        """Mark the load as failed; from another thread, too, when a task is killed."""
-        self._flush()
-        if self.ledger.status(self.load_id) == "running":
-            self.ledger.fail(self.load_id, reason, **self._counts())
+            self._flush()
+            status = "waiting" if isinstance(error, WaitError) else "failed"
+            self.ledger.stop(self.load_id, status, f"{type(error).__name__}: {error}", **self._counts())
 
     def add(self, item: Any) -> None:
         """Take in one item of a conversation."""
@@ -150,6 +146,7 @@ class Load:
 
     def exchanged(self, url: str, status: int | None, sha256: str | None) -> None:
         """Note an exchange with the vendor for the request log; ``url`` carries no secret."""
+        self._pages += 1
         self._exchanges.append(Exchange(url, status, sha256))
         if len(self._exchanges) >= _FLUSH:
             self._flush()
@@ -164,7 +161,7 @@ class Load:
         """
         self.incoming.finish()
         for invoice_id, times in self.incoming.duplicates():
-            self._refuse(invoice_id, f"came {times} times with different content", "")
+            self._refuse(Reject(f"came {times} times with different content", "", invoice_id))
         self._flush()
         self._check()
         return self._merge()
@@ -172,7 +169,7 @@ class Load:
     def progress(self) -> str:
         """Return what came so far, in numbers."""
         sizes = f"{self.incoming.invoices} invoices, {self.incoming.lines} lines"
-        return f"{self._exchanges_written + len(self._exchanges)} pages, {sizes}, {self.rejected} rejected"
+        return f"{self._pages} requests, {sizes}, {self.rejected} rejected"
 
     @property
     def received(self) -> int:
@@ -244,24 +241,23 @@ class Load:
 
     def _reject(self, reject: Reject) -> None:
         self.incoming.next()
-        self._refuse(reject.invoice_id, reject.reason, reject.raw)
+        self._refuse(reject)
 
-    def _refuse(self, invoice_id: str | None, reason: str, raw: str) -> None:
+    def _refuse(self, reject: Reject) -> None:
         self.rejected += 1
-        if invoice_id is None or len(invoice_id) > _ID_LENGTH:
-            self._blind, invoice_id = True, None
+        if reject.invoice_id is None or len(reject.invoice_id) > _ID_LENGTH:
+            self._blind, reject = True, reject._replace(invoice_id=None)
         else:
-            self.incoming.protect([invoice_id])
+            self.incoming.protect([reject.invoice_id])
         if len(self._first_rejects) < 3:
-            self._first_rejects.append(f"invoice {invoice_id!r}: {reason}" if invoice_id else reason)
-        self._rejects.append((invoice_id, reason, raw))
+            name = f"invoice {reject.invoice_id!r}: " if reject.invoice_id else ""
+            self._first_rejects.append(name + reject.reason)
+        self._rejects.append(reject)
         if len(self._rejects) >= _FLUSH:
             self._flush()
 
     def _flush(self) -> None:
         rejects, self._rejects = self._rejects, []
         exchanges, self._exchanges = self._exchanges, []
-        self.ledger.rejects(self.load_id, self.slice, self._rejects_written + 1, rejects)
-        self.ledger.requests(self.load_id, self._exchanges_written + 1, exchanges)
-        self._rejects_written += len(rejects)
-        self._exchanges_written += len(exchanges)
+        self.ledger.rejects(self.load_id, self.slice, rejects)
+        self.ledger.requests(self.load_id, exchanges)
