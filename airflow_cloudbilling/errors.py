@@ -34,14 +34,11 @@ class ConfigurationError(CloudBillingError):
     """
 
     def __init__(self, message: str, *, conn_id: str | None = None, field: str | None = None) -> None:
-        where = (
-            f"Connection {conn_id!r}, field {field!r}: "
-            if conn_id and field
-            else f"Connection {conn_id!r}: "
-            if conn_id
-            else ""
+        where = ", ".join(
+            [f"Connection {conn_id!r}"] * bool(conn_id)
+            + [f"{'field' if conn_id else 'Argument'} {field!r}"] * bool(field)
         )
-        super().__init__(where + message)
+        super().__init__(f"{where}: {message}" if where else message)
         self.conn_id = conn_id
         self.field = field
 

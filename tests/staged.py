@@ -70,12 +70,12 @@ def rows(path: Path, table: str, columns: str = "*", where: str = "1") -> list[t
 
 
 def dump(path: Path, *, with_load: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every business row; ``with_load=False`` leaves out which load wrote it and from which body."""
+    """Return every business row; ``with_load=False`` leaves out which load wrote it, and from which text."""
     result = {}
     with closing(sqlite3.connect(path)) as connection:
         for table in BUSINESS:
             names = [row[1] for row in connection.execute(f"PRAGMA table_info(cloudbilling_{table})")]
-            kept = [n for n in names if with_load or n not in ("load_id", "source_sha256")]
+            kept = [n for n in names if with_load or n not in ("load_id", "source_sha256", "raw")]
             query = f"SELECT {', '.join(kept)} FROM cloudbilling_{table}"
             result[table] = sorted(connection.execute(query).fetchall(), key=repr)
     return result
