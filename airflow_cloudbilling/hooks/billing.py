@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.errors import CloudBillingError
@@ -51,8 +52,7 @@ class BillingHook(BaseHook):
         """
         if self._settings is None:
             self._settings = self._read(self.get_connection(self.conn_id))
-            for secret in self._secrets(self._settings):
-                mask_secret(secret)
+            self._mask(self._settings)
         return self._settings
 
     async def aget_settings(self) -> Settings:
@@ -63,7 +63,7 @@ class BillingHook(BaseHook):
         if self._settings is None:
             # reads the text of extra itself: Airflow's extra_dejson masks by a call that blocks the loop
             self._settings = self._read(await get_async_connection(self.conn_id, hook=self))
-            await asyncio.to_thread(lambda settings: [mask_secret(s) for s in self._secrets(settings)], self._settings)
+            await asyncio.to_thread(self._mask, self._settings)
         return self._settings
 
     @property
@@ -105,9 +105,10 @@ class BillingHook(BaseHook):
             with Client(self.source, settings) as client:
                 reply = client.request(self.source.probe(settings))
                 reply.body.close()
-        except CloudBillingError as error:
+        except (CloudBillingError, AirflowNotFoundException) as error:
             return False, str(error)
         except Exception as error:  # the form must get an answer, and none that quotes what may be a secret
+            self.log.exception("The test of connection %r failed unexpectedly", self.conn_id)
             return False, f"The test failed unexpectedly ({type(error).__name__}); look at the server's log."
         return True, f"{self.source.title} answered at {settings.base_url} and accepted the credentials."
 
@@ -120,8 +121,10 @@ class BillingHook(BaseHook):
             self.log.warning("%s", warning)
         return settings
 
-    def _secrets(self, settings: Settings) -> list[str]:
-        return [*settings.secrets, *SOURCES[settings.conn_type].secrets(settings)]
+    @staticmethod
+    def _mask(settings: Settings) -> None:
+        for secret in (*settings.secrets, *SOURCES[settings.conn_type].secrets(settings)):
+            mask_secret(secret)
 
     @staticmethod
     def _for_test(settings: Settings) -> Settings:
