@@ -17,7 +17,7 @@ demo: $(READY) ## import two months of invoices from a sandbox vendor into .demo
 	@$(PY) scripts/demo.py
 
 ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connections ready
-	@$(PY) scripts/demo.py --ui
+	@$(PY) scripts/ui.py
 
 test: $(READY) ## run the tests
 	@$(PY) -m pytest

@@ -76,7 +76,7 @@ same vendor data writes nothing, so every task may be cleared and run again at a
     @task(trigger_rule="none_failed")
     def report(staged: list[Any], looked_back: list[Any]) -> None:
         """Log one table of all that was staged."""
-        results = [*staged, *(result for of_months in looked_back for result in of_months or ())]
+        results = [*staged, *(result for of_months in looked_back for result in (of_months or [])[:])]
         row = "%-12s %-14s %-9s %-8s %8s %7s %5s %8s %8s  %s"
         heads = ("vendor", "account", "kind", "month", "invoices", "lines", "new", "changed", "removed", "gross")
         lines = [row % heads]
