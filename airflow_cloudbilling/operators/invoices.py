@@ -106,20 +106,20 @@ class StageInvoicesOperator(BaseOperator):
         """
         return self._import(context)
 
-    def resume(self, context: Context, event: Any = None, *, load_id: str) -> dict[str, Any]:
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Take up the load that a wait interrupted, and return what :meth:`execute` returns."""
-        return self._import(context, waiting=load_id)
+        return self._import(context)
 
     def on_kill(self) -> None:
         """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
         if self._client is not None:
             self._client.abort()
 
-    def _import(self, context: Context, waiting: str | None = None) -> dict[str, Any]:
+    def _import(self, context: Context) -> dict[str, Any]:
         started = time.monotonic()
         try:
             chosen = self._choose(context)
-            loaded = [self._stage(context, chosen.period, waiting)]
+            loaded = [self._stage(context, chosen.period)]
         except _NO_RETRY_MENDS as error:
             raise AirflowFailException(str(error)) from error
         for one in loaded:
@@ -136,7 +136,7 @@ class StageInvoicesOperator(BaseOperator):
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         return chosen
 
-    def _stage(self, context: Context, period: Period, waiting: str | None) -> Loaded:
+    def _stage(self, context: Context, period: Period) -> Loaded:
         from airflow_cloudbilling.operators.database import open_staging
 
         hook, rules = self._hook(), self._rules()
@@ -148,19 +148,18 @@ class StageInvoicesOperator(BaseOperator):
             )
         slice_ = Slice(source.conn_type, settings.account or source.account(settings), kind, period)
         staging = open_staging(self.staging_conn_id, self.schema)
-        load = staging.load(slice_, _run(context), rules, waiting=waiting)
         try:
-            return self._load(hook, load)
+            return self._load(hook, staging.load(slice_, _run(context), rules))
         except WaitError as wait:
-            self._wait(wait, load.load_id)
+            self._wait(wait)
 
-    def _wait(self, wait: WaitError, load_id: str) -> NoReturn:
+    def _wait(self, wait: WaitError) -> NoReturn:
         """Give the worker back until the vendor wants to be asked again."""
         from airflow.providers.standard.triggers.temporal import DateTimeTrigger
 
         moment = pendulum.now("UTC").add(seconds=math.ceil(wait.retry_after or 0))
         self.log.info("%s Deferred until %s.", wait, moment)
-        self.defer(trigger=DateTimeTrigger(moment), method_name="resume", kwargs={"load_id": load_id})
+        self.defer(trigger=DateTimeTrigger(moment), method_name="resume")
 
     def _load(self, hook: BillingHook, load: Load) -> Loaded:
         slice_ = load.slice

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, select, update
 
 from airflow_cloudbilling.model import Reject, Slice
 from airflow_cloudbilling.staging.tables import Tables
@@ -61,25 +61,25 @@ class Ledger:
         self.engine = engine
         self.tables = tables
 
-    def begin(self, slice_: Slice, run: Run, waiting: str | None = None) -> tuple[str, str]:
-        """Open a load before the first request; earlier tries of the same task instance are marked abandoned.
+    def begin(self, slice_: Slice, run: Run) -> tuple[str, str]:
+        """Open a load before the first request, or take up again the one with which this task instance waits.
 
-        :param waiting: the load that this one takes up again, reading from the beginning.
+        Open loads of its earlier tries are marked abandoned.
+
         :returns: the load's id and the moment from which its reading counts.
         """
         load, started = self.tables.load, now()
-        if waiting:
-            values = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
-            with self._write() as connection:
-                connection.execute(update(load).where(load.c.load_id == waiting).values(values))
-            return waiting, started
-        load_id = str(uuid4())
-        row = {"load_id": load_id, **slice_values(slice_), "status": "running", **run._asdict()}
         with self._write() as connection:
+            if waiting := connection.scalar(self._waiting(slice_, run)):
+                again = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
+                connection.execute(update(load).where(load.c.load_id == waiting).values(again))
+                return str(waiting), started
             if run.try_number is not None:
-                self._abandon(connection, slice_, self._earlier_try(run), started)
-            connection.execute(insert(self.tables.load), [{**row, "fetch_started_at": started, "started_at": started}])
-        return load_id, started
+                earlier = and_(*self._of_task(run), load.c.try_number < run.try_number)
+                self._abandon(connection, slice_, earlier, started)
+            row = {"load_id": str(uuid4()), **slice_values(slice_), "status": "running", **run._asdict()}
+            connection.execute(insert(load), [{**row, "fetch_started_at": started, "started_at": started}])
+        return row["load_id"], started
 
     def abandon_older(self, connection: Connection, slice_: Slice, fetch_started_at: str) -> None:
         """Mark the slice's open loads whose reading began earlier: nothing that they hold can be committed any more."""
@@ -121,10 +121,14 @@ class Ledger:
             found: str | None = connection.scalar(select(load.c.status).where(load.c.load_id == load_id))
             return found
 
-    def _earlier_try(self, run: Run) -> ColumnElement[bool]:
+    def _of_task(self, run: Run) -> list[ColumnElement[bool]]:
         load = self.tables.load
-        same = [load.c[name] == getattr(run, name) for name in ("dag_id", "task_id", "run_id", "map_index")]
-        return and_(*same, load.c.try_number < run.try_number)
+        return [load.c[name] == getattr(run, name) for name in ("dag_id", "task_id", "run_id", "map_index")]
+
+    def _waiting(self, slice_: Slice, run: Run) -> Select[Any]:
+        load = self.tables.load
+        same_try = [*self._of_task(run), load.c.try_number == run.try_number]
+        return select(load.c.load_id).where(of_slice(load, slice_), load.c.status == "waiting", *same_try)
 
     def _abandon(self, connection: Connection, slice_: Slice, which: ColumnElement[bool], moment: str) -> None:
         load = self.tables.load

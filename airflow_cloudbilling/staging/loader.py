@@ -76,15 +76,12 @@ class Staging:
         """Create what is missing of the tables and views, before and outside any load's transaction."""
         create_tables(self.engine, self.tables)
 
-    def load(
-        self, slice_: Slice, run: Run | None = None, rules: Rules | None = None, *, waiting: str | None = None
-    ) -> Load:
+    def load(self, slice_: Slice, run: Run | None = None, rules: Rules | None = None) -> Load:
         """Open a load of a slice; use it as a context manager.
 
         :param run: the task instance, for the ledger.
-        :param waiting: id of the load that a deferral interrupted, to be taken up again.
         """
-        return Load(self, slice_, run or Run(), rules or Rules(), waiting)
+        return Load(self, slice_, run or Run(), rules or Rules())
 
 
 class Load:
@@ -93,7 +90,7 @@ class Load:
     The load's reading counts from the moment that the block is entered.
     """
 
-    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules, waiting: str | None) -> None:
+    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> None:
         if len(slice_.account) > 128:
             raise ConfigurationError(
                 f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account"
@@ -103,7 +100,7 @@ class Load:
         self.slice = slice_
         self.run = run
         self.rules = rules
-        self.load_id = waiting or ""
+        self.load_id = ""
         self.fetch_started_at = ""
         self.stated: int | None = None
         self.outside = 0
@@ -124,7 +121,7 @@ class Load:
 
     def __enter__(self) -> Load:
         """Open the ledger's entry and the temporary tables."""
-        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run, self.load_id)
+        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run)
         self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
         self.incoming = Incoming(self._connection, self.staging.tables)
         return self
