@@ -14,7 +14,7 @@ import random
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin
@@ -24,17 +24,16 @@ import httpx
 from airflow_cloudbilling import __version__
 from airflow_cloudbilling.background import BackgroundLoop
 from airflow_cloudbilling.drivers import adrive, drive
-from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError, UnavailableError
+from airflow_cloudbilling.errors import ConfigurationError, RefusedError, UnavailableError
 from airflow_cloudbilling.redaction import clean, guard_http_logs, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Conversation, Item, Reply, Request, Source
-from airflow_cloudbilling.spool import CutError, ForeignEncodingError, TooBigError, receive
-from airflow_cloudbilling.urls import Target, target
+from airflow_cloudbilling.spool import BodyError, CutError, receive
+from airflow_cloudbilling.urls import Target, direct_hosts, target
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
-_LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 OnExchange = Callable[[str, "int | None", "str | None"], None]
 
@@ -201,13 +200,11 @@ class Client:
         raise AssertionError("unreachable")
 
     def _judged(self, reply: Reply, attempt: int) -> Pause | None:
-        pause, good = None, False
-        try:
+        with ExitStack() as unused:
+            unused.callback(reply.body.close)
             pause = self._judge.reply(reply, attempt)
-            good = pause is None
-        finally:
-            if not good:
-                reply.body.close()
+            if pause is None:
+                unused.pop_all()
         return pause
 
     async def _sleep(self, pause: Pause, attempt: int) -> None:
@@ -255,13 +252,9 @@ class Client:
             return Reply(request, shown, status, headers, body, size, digest)
         except httpx.InvalidURL as error:
             raise self._refused(f"{shown} is no valid address ({clean(str(error))}).", shown) from None
-        except TooBigError as error:
-            raise self._refused(
-                f"the answer of {shown} {error}; raise max_body in extra if that is right.", shown
-            ) from None
-        except ForeignEncodingError as error:
+        except BodyError as error:
             message = f"the answer of {shown} {error}."
-            raise MalformedReplyError(message, conn_id=self.settings.conn_id, url=shown, status=status) from None
+            raise error.becomes(message, conn_id=self.settings.conn_id, url=shown, status=status) from None
         finally:
             self._exchanges.append((shown, status, digest))
 
@@ -284,7 +277,7 @@ def _pool(settings: Settings) -> httpx.AsyncClient:
         return httpx.AsyncClient(
             verify=_trust(settings),
             proxy=settings.proxy,
-            mounts=dict.fromkeys(_LOOPBACK),  # this machine is never asked through a proxy
+            mounts={f"all://{host}": None for host in direct_hosts(settings)},
             limits=httpx.Limits(max_connections=size, max_keepalive_connections=size),
             timeout=settings.timeout,
             headers={"User-Agent": agent, "Accept-Encoding": "gzip"},

@@ -65,6 +65,8 @@ class Pause(NamedTuple):
 class Judge:
     """Turns replies and failures into a pause or a final error; the table of statuses is the source's.
 
+    Errors are raised ``from None``: what the HTTP library says in its own may quote a vendor that echoes a secret.
+
     :param secrets: texts that must not show up in a reason or an error.
     :param defer_after: a longer pause raises ``WaitError`` instead; None: never.
     :param draw: gives a number in [0, 1) for the back-off.
@@ -128,7 +130,7 @@ class Judge:
         if not request.safe:
             self._doubt(request, url, reason)
         message = f"{reason}; raise total_timeout in extra if the vendor is that slow."
-        raise UnavailableError(message, conn_id=self._settings.conn_id, url=url)
+        raise UnavailableError(message, conn_id=self._settings.conn_id, url=url) from None
 
     def _pause(self, reason: str, told: float | None, attempt: int, url: str, status: int | None) -> Pause:
         settings = self._settings
@@ -136,12 +138,14 @@ class Judge:
         where: _Where = {"conn_id": settings.conn_id, "url": url, "status": status}
         if told is not None and told > settings.max_wait:
             message = f"{reason}; it asks to wait {told:.0f} s, more than max_wait ({settings.max_wait:.0f} s)."
-            raise UnavailableError(message, retry_after=told, **where)
+            raise UnavailableError(message, retry_after=told, **where) from None
         if attempt >= settings.max_attempts:
             message = f"{reason}; given up after {attempt} attempt{'s' if attempt > 1 else ''}. Try again later."
-            raise UnavailableError(message, retry_after=told, **where)
+            raise UnavailableError(message, retry_after=told, **where) from None
         if self._defer_after is not None and seconds > self._defer_after:
-            raise WaitError(f"{reason}; the next attempt is due in {seconds:.0f} s.", retry_after=seconds, **where)
+            raise WaitError(
+                f"{reason}; the next attempt is due in {seconds:.0f} s.", retry_after=seconds, **where
+            ) from None
         return Pause(reason, seconds)
 
     def _doubt(self, request: Request, url: str, reason: str) -> NoReturn:
@@ -149,7 +153,7 @@ class Judge:
             f"{reason}. {request.method} {url} may have been carried out or not; "
             "it is not sent again by itself: look at the vendor's side first."
         )
-        raise InDoubtError(redact(message, self._secrets), conn_id=self._settings.conn_id, url=url)
+        raise InDoubtError(redact(message, self._secrets), conn_id=self._settings.conn_id, url=url) from None
 
     def _refuse(self, message: str, url: str, status: int) -> NoReturn:
         raise RefusedError(redact(message, self._secrets), conn_id=self._settings.conn_id, url=url, status=status)

@@ -7,7 +7,9 @@ import hashlib
 import tempfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from typing import IO, NamedTuple, cast
+from typing import IO, ClassVar, NamedTuple, cast
+
+from airflow_cloudbilling.errors import MalformedReplyError, RefusedError, UnavailableError, VendorError
 
 IN_MEMORY = 1024 * 1024  # bytes that stay in memory; also the size of a write
 _GZIP = 16 + zlib.MAX_WBITS
@@ -17,12 +19,31 @@ class CutError(Exception):
     """The body ended before its end, or its encoding is broken."""
 
 
-class TooBigError(Exception):
+class BodyError(Exception):
+    """The body cannot be taken; the message continues "the answer …".
+
+    :cvar becomes: the error that says so to the caller.
+    """
+
+    becomes: ClassVar[type[VendorError]]
+
+
+class TooBigError(BodyError):
     """The body is larger than allowed."""
 
+    becomes = RefusedError
 
-class ForeignEncodingError(Exception):
+
+class ForeignEncodingError(BodyError):
     """The body is encoded in a way that was not asked for."""
+
+    becomes = MalformedReplyError
+
+
+class DiskError(BodyError):
+    """The body cannot be kept on this machine."""
+
+    becomes = UnavailableError
 
 
 class Spooled(NamedTuple):
@@ -42,6 +63,7 @@ async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> Spoo
     :raises CutError: when a gzip body is cut or broken.
     :raises TooBigError: as soon as more than ``cap`` bytes came.
     :raises ForeignEncodingError: when the encoding is neither gzip nor identity.
+    :raises DiskError: when the temporary file cannot be written.
     """
     decoder = _decoder(encoding)
     spool = _Spool(cap)
@@ -51,11 +73,10 @@ async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> Spoo
                 await spool.add(piece)
         await spool.add(decoder.end())
         return await spool.finish()
-    except zlib.error as error:
+    except BaseException as error:
         spool.body.close()
-        raise CutError(f"the gzip body is broken ({error})") from None
-    except BaseException:
-        spool.body.close()
+        if isinstance(error, zlib.error):
+            raise CutError(f"the gzip body is broken ({error})") from None
         raise
 
 
@@ -72,7 +93,7 @@ class _Spool:
     async def add(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > self._cap:
-            raise TooBigError(f"is larger than max_body ({self._cap} bytes)")
+            raise TooBigError(f"is larger than max_body ({self._cap} bytes); raise it in extra if that is right")
         self._buffer += piece
         if len(self._buffer) >= IN_MEMORY:
             await asyncio.to_thread(self._write)
@@ -87,7 +108,10 @@ class _Spool:
 
     def _write(self) -> None:
         self._hash.update(self._buffer)
-        self.body.write(self._buffer)
+        try:
+            self.body.write(self._buffer)
+        except OSError as error:
+            raise DiskError(f"cannot be kept in a temporary file ({error}); free space or set TMPDIR") from error
         self._buffer = bytearray()
 
 

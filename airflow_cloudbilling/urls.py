@@ -68,7 +68,7 @@ def base_url(host: str, port: int | None, schema: str | None, allow_insecure_htt
             "or set allow_insecure_http to true in extra if the network is yours."
         )
     suffix = f":{port}" if port and parts.port is None else ""
-    return f"{parts.scheme}://{parts.netloc}{suffix}{parts.path}".rstrip("/")
+    return _split(f"{parts.scheme}://{parts.netloc}{suffix}{parts.path}").geturl().rstrip("/")
 
 
 def target(request: Request, settings: Settings) -> Target:
@@ -92,6 +92,12 @@ def target(request: Request, settings: Settings) -> Target:
     if reason := _refusal(parts, own, settings):
         raise RefusedError(f"{shown!r} is not followed: {reason}.", conn_id=settings.conn_id, url=shown)
     return Target(request.path, f"{shown}?…" if parts.query else shown, own=_origin(parts) == _origin(own))
+
+
+def direct_hosts(settings: Settings) -> set[str]:
+    """Return the hosts that no proxy is asked for: this machine, by whatever name the connection gives it."""
+    own = _split(settings.base_url).hostname or ""
+    return {"localhost", "127.0.0.1", "[::1]", *([own] if is_loopback(own) and ":" not in own else ())}
 
 
 def _refusal(parts: SplitResult, own: SplitResult, settings: Settings) -> str | None:

@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -452,6 +453,16 @@ def test_only_get_is_followed() -> None:
         assert len(server.seen) == 1
 
 
+def big(answer: Answer) -> None:
+    answer.give(body=bytes(3_000_000))
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null")
+    with serving(big) as server, pytest.raises(UnavailableError, match="set TMPDIR"):
+        fetch(server.url)
+
+
 def test_cookies_are_not_kept() -> None:
     with serving(lambda answer: answer.give(Set_Cookie="session=1")) as server, client(server.url) as opened:
         for _ in range(2):
@@ -517,17 +528,27 @@ def test_this_machine_is_asked_directly_whatever_proxy_is_set(monkeypatch: pytes
         assert fetch(server.url, proxy="http://127.0.0.1:1") == b"fine"
 
 
-def test_another_machine_is_asked_through_the_proxy() -> None:
+def test_another_machine_is_asked_through_the_proxy_of_the_connection_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(lambda answer: answer.give(body=answer.path.encode())) as proxy:
-        body = fetch("http://api.example", proxy=proxy.url, allow_insecure_http=True)
-    assert body == b"http://api.example/x"
+        assert fetch("http://api.example", proxy=proxy.url, allow_insecure_http=True) == b"http://api.example/x"
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        assert fetch("http://api.example", allow_insecure_http=True) == b"http://api.example/x"
+
+
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "nonsense://proxy.example")
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY"):
+        fetch("https://api.example")
 
 
 # What must not leak
 
 
 def test_neither_logs_nor_errors_show_secrets(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+    for name in ("", "httpx", "httpcore"):  # Airflow itself quiets httpx
+        caplog.set_level(logging.DEBUG, name)
     forms = [KEY, quote_plus(KEY), base64.b64encode(f"acc:{KEY}".encode()).decode(), json.dumps(KEY)]
 
     def script(answer: Answer) -> None:
@@ -542,6 +563,16 @@ def test_neither_logs_nor_errors_show_secrets(caplog: pytest.LogCaptureFixture) 
     for secret in (KEY, quote_plus(KEY), base64.b64encode(KEY.encode()).decode()[:16]):
         assert secret not in text
     assert base64.b64encode(f"acc:{KEY}".encode()).decode()[8:20] not in text
+
+
+def test_a_traceback_shows_no_secret_either() -> None:
+    def script(answer: Answer) -> None:
+        answer.wfile.write(b"HTTP/1.1 200 OK\r\nbroken header " + KEY.encode() + b"\r\n\r\n")
+        answer.close_connection = True
+
+    with serving(script) as server, pytest.raises(UnavailableError, match="RemoteProtocolError") as caught:
+        fetch(server.url)
+    assert KEY not in "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
 
 
 def test_an_excerpt_cannot_forge_lines_of_a_log() -> None:

@@ -197,6 +197,6 @@ def test_a_connection_that_is_not_there_is_an_answer_too() -> None:
 
 def test_each_endpoint_has_its_verb(vendor: Any) -> None:
     hook = TwoTCloudHook()
-    month = Period.parse(vendor.months[-1])
-    for verb in (hook.purchase_invoices, hook.customer_invoices, hook.consolidated_invoices):
+    month = vendor.months[-1]
+    for verb in (hook.invoices, hook.customer_invoices, hook.consolidated_invoices):
         assert any(isinstance(item, Invoice) for item in verb(month)), verb

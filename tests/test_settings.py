@@ -152,6 +152,7 @@ def test_host_port_and_schema_make_the_base_url(fields: dict[str, Any], base_url
         ({"host": "https://api .example"}, "space"),
         ({"host": "https://api.example:http"}, "ort"),
         ({"host": "https://"}, "no host name"),
+        ({"host": "api.example", "port": 99999}, "ort"),
     ],
 )
 def test_a_host_that_cannot_be_asked_safely_is_refused(fields: dict[str, Any], words: str) -> None:

@@ -84,6 +84,7 @@ class BillingHook(BaseHook):
     def invoices(self, ask: Ask) -> Iterator[Item]:
         """Yield the lines and invoices that are asked for, as they come; an invoice follows its lines.
 
+        :param ask: its ``field_map`` adds to the connection's.
         :raises VendorError: when the vendor refuses, cannot be reached or answers what cannot be read.
         """
         with self.get_conn() as client:
