@@ -103,6 +103,27 @@ def test_a_conversation_left_early_is_closed_with_its_reply() -> None:
     assert ended[0].closed
 
 
+def test_a_reply_is_closed_when_the_next_one_replaces_it() -> None:
+    bodies: list[Any] = []
+
+    def conversation() -> Conversation:
+        for _ in range(2):
+            reply = yield GET
+            assert reply is not None
+            bodies.append(reply.body)
+            yield Notice(str([body.closed for body in bodies]))
+
+    async def collect(opened: Client) -> list[Any]:
+        async with opened:
+            return [item async for item in opened.astream(conversation())]
+
+    with serving(statuses(200)) as server:
+        with client(server.url) as opened:
+            assert list(opened.stream(conversation())) == [Notice("[False]"), Notice("[True, False]")]
+        bodies.clear()
+        assert asyncio.run(collect(client(server.url))) == [Notice("[False]"), Notice("[True, False]")]
+
+
 def test_a_stop_iteration_inside_a_conversation_is_no_quiet_end() -> None:
     def conversation() -> Conversation:
         yield Notice("one")
@@ -408,7 +429,10 @@ def two_hosts() -> Iterator[tuple[Any, Any]]:
         yield first, second
 
 
-def test_another_port_of_this_machine_is_followed_without_credentials(two_hosts: tuple[Any, Any]) -> None:
+def test_another_port_of_this_machine_is_followed_without_credentials(
+    two_hosts: tuple[Any, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "httpx")
     first, second = two_hosts
     told: list[str] = []
     with client(first.url, on_exchange=lambda url, *_: told.append(url)) as opened:
@@ -419,6 +443,8 @@ def test_another_port_of_this_machine_is_followed_without_credentials(two_hosts:
     assert second.seen[0].headers["X-Key"] is None
     assert second.seen[0].path == "/file?sig=secret-signature"
     assert told == [f"{first.url}/x", f"{second.url}/file?…"]
+    assert f"{second.url}/file?…" in caplog.text
+    assert "secret-signature" not in caplog.text
 
 
 def test_a_redirect_on_the_own_origin_keeps_credentials_and_drops_parameters() -> None:
@@ -555,9 +581,12 @@ def test_neither_logs_nor_errors_show_secrets(caplog: pytest.LogCaptureFixture) 
         status = 503 if answer.number == 1 else 403
         answer.give(status, " | ".join(forms).encode(), Location=f"/?token={KEY}")
 
-    with serving(script) as server, pytest.raises(RefusedError) as caught:
-        fetch(server.url, Request("GET", "x", {"q": KEY}))
-    text = caplog.text + str(caught.value) + str(caught.value.url)
+    told: list[str] = []
+    with serving(script) as server, client(server.url, on_exchange=lambda url, *_: told.append(url)) as opened:
+        with pytest.raises(RefusedError) as caught:
+            opened.request(Request("GET", "x", {"q": KEY}))
+        assert len(told) == 2
+    text = caplog.text + str(caught.value) + str(caught.value.url) + str(told)
     assert "httpx" in caplog.text
     assert "***" in str(caught.value)
     for secret in (KEY, quote_plus(KEY), base64.b64encode(KEY.encode()).decode()[:16]):
