@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.connection import get_async_connection
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
@@ -60,11 +59,9 @@ class BillingHook(BaseHook):
 
         :raises ConfigurationError: naming the field and the fix.
         """
-        if self._settings is None:
-            # reads the text of extra itself: Airflow's extra_dejson masks by a call that blocks the loop
-            self._settings = self._read(await get_async_connection(self.conn_id, hook=self))
-            await asyncio.to_thread(self._mask, self._settings)
-        return self._settings
+        # A thread may wait for Airflow's supervisor, the loop may not; and common-compat's get_async_connection masks
+        # on the loop with Airflow before 3.3.2, which ends in DeadlockImminentError.
+        return await asyncio.to_thread(lambda: self.settings)
 
     @property
     def source(self) -> Source:
