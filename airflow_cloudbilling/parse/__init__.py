@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from airflow_cloudbilling.parse.events import CLOSE, LEAF, MEMBER, OPEN, Event, Events, Malformed, Shape
+from airflow_cloudbilling.parse.events import CLOSE, LEAF, MEMBER, OPEN, Event, Events, Malformed, Shape, first_bytes
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.invoices import InvoiceReader, Names
 from airflow_cloudbilling.parse.json_stream import read_json
@@ -56,7 +56,7 @@ def read(body: IO[bytes], content_type: str | None, shape: Shape, *, keep_raw: b
     :param keep_raw: whether leaves carry their source text.
     :raises Malformed: when the body is empty, cut, or neither of the two.
     """
-    head = body.read(4096)
+    head = first_bytes(body)
     body.seek(0)
     kind, _, parameters = (content_type or "").lower().partition(";")
     charset = parameters.partition("charset=")[2].partition(";")[0].strip(" \"'") or None

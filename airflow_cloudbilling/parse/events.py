@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from airflow_cloudbilling.parse.fields import fold
 from airflow_cloudbilling.parse.values import clean
@@ -16,6 +16,7 @@ from airflow_cloudbilling.parse.values import clean
 OPEN, MEMBER, LEAF, CLOSE = "open", "member", "leaf", "close"
 
 CHUNK = 256 * 1024  # bytes read at once
+LONGEST_PROLOG = 64 * 1024
 LARGEST_VALUE = 16 * 1024 * 1024  # characters of one leaf or member; above it a body is hostile or not ours
 
 
@@ -77,6 +78,14 @@ def found(excerpt: str | bytes) -> str:
 
 _ENCODINGS = frozenset({"utf-8", "utf-16-le", "utf-16-be", "utf-16", "iso8859-1", "iso8859-15", "cp1252"})
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def first_bytes(body: IO[bytes]) -> bytes:
+    """Return enough of the beginning to know format and encoding, also of a file that gives a few bytes at a time."""
+    data = body.read(CHUNK)
+    while len(data) < LONGEST_PROLOG and (more := body.read(CHUNK)):
+        data += more
+    return data
 
 
 def encoding_of(first: bytes, stated: str | None) -> str:

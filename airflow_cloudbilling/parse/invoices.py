@@ -100,7 +100,7 @@ class InvoiceReader:
                 yield self._end()
             elif event.level == 0:
                 self.outside[event.name] = event.value
-            elif not self._bad:
+            elif not self._bad or event.level == 1:  # a reject, too, wants its invoice's header
                 yield from self._learn(event)
 
     def _read_line(self, event: Event) -> Values | None:
@@ -119,7 +119,8 @@ class InvoiceReader:
             return None
 
     def _spoil(self, error: RecordError, raw: str = "") -> None:
-        self._bad, self._bad_raw = error, raw
+        if self._bad is None:
+            self._bad, self._bad_raw = error, raw
         self._nesting.clear()
 
     def _learn(self, event: Event) -> Iterator[InvoiceLine]:

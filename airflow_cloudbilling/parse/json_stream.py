@@ -20,6 +20,7 @@ from airflow_cloudbilling.parse.events import (
     Malformed,
     Shape,
     encoding_of,
+    first_bytes,
     found,
 )
 from airflow_cloudbilling.parse.fields import fold
@@ -48,7 +49,7 @@ class _Buffer:
     """A window on the decoded text: ``text[at:]`` is what comes next."""
 
     def __init__(self, body: IO[bytes], charset: str | None) -> None:
-        first = body.read(CHUNK)
+        first = first_bytes(body)
         self._body = body
         self._decoder = codecs.getincrementaldecoder(encoding_of(first, charset))()
         self._before = 0
@@ -60,9 +61,8 @@ class _Buffer:
         try:
             new = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            raise Malformed(
-                f"the JSON is not {error.encoding} text near character {self.position}: {error.reason}"
-            ) from None
+            near = self._before + len(self.text) + error.start
+            raise Malformed(f"the JSON is not {error.encoding} text near character {near}: {error.reason}") from None
         if "\0" in new:  # no database stores it, and no JSON holds it unescaped
             raise Malformed(f"the JSON holds a zero byte after character {self.position}")
         self.text += new

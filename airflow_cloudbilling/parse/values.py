@@ -20,7 +20,7 @@ _TIME = r"[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?"
 _ISO_DAY = re.compile(rf"([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})(?:{_TIME})?(?: ?(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}}))?")
 _BASIC_DAY = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})")
 _DUTCH_DAY = re.compile(rf"([0-9]{{2}})-([0-9]{{2}})-([0-9]{{4}})(?:{_TIME})?")
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_NOT_STORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # nor has XML any of them
 _NO_COUNTRY = frozenset({"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"})  # CLDR regions that are not ISO 3166 countries
 _ALSO_CALLED = {"holland": "NL", "the netherlands": "NL", "great britain": "GB", "england": "GB", "scotland": "GB",
                 "wales": "GB", "turkey": "TR", "czech republic": "CZ", "united states of america": "US"}  # fmt: skip
@@ -157,7 +157,7 @@ def text(value: Any) -> str | None:
     """
     if type(value) is str:
         value = value.strip()
-        if value.isascii() and "\r" not in value and "\0" not in value:
+        if value.isascii() and value.isprintable():
             return value or None
         return _NOT_STORABLE.sub("�", value.replace("\r\n", "\n").replace("\r", "\n")).strip() or None
     if value is None:

@@ -7,17 +7,16 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from airflow_cloudbilling.parse.events import CHUNK, Malformed, encoding_of, found
+from airflow_cloudbilling.parse.events import CHUNK, LONGEST_PROLOG, Malformed, encoding_of, first_bytes, found
 
 _PROLOG = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*", re.DOTALL)
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)[\s/>]")
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
-_LONGEST_PROLOG = 64 * 1024
 
 
 def utf8(body: IO[bytes], charset: str | None) -> Iterator[bytes]:
     """Yield the body as UTF-8, so that what is checked here is what lxml reads, whatever encoding it declares."""
-    data = body.read(CHUNK)
+    data = first_bytes(body)
     declared = _DECLARED.match(data)
     coding = encoding_of(data, charset or (declared[1].decode() if declared else None))
     if coding == "utf-8":
@@ -47,11 +46,11 @@ def prolog(chunks: Iterator[bytes], expected: str) -> bytes:
             if expected not in root[1].decode().lower():
                 raise Malformed(f"expected an XML root like InvoiceResponse, {found(rest[:200])}")
             return head
-        if len(head) > _LONGEST_PROLOG:
+        if len(head) > LONGEST_PROLOG:
             break
     raise Malformed(f"the XML has no root element, {found(head[:200])}")
 
 
 def _end_of_prolog(head: bytes) -> int:
-    match = _PROLOG.match(head, 0, _LONGEST_PROLOG)
+    match = _PROLOG.match(head, 0, LONGEST_PROLOG)
     return match.end() if match else 0

@@ -1,0 +1,360 @@
+"""Single values, look-up by alias, and the two readers of nested lists."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import subprocess
+import sys
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from conversations import Dribble
+
+from airflow_cloudbilling.errors import RecordError
+from airflow_cloudbilling.parse import (
+    Fields,
+    Malformed,
+    RunningSum,
+    Shape,
+    Spill,
+    Unreadable,
+    Wanted,
+    amount,
+    clean,
+    country,
+    day,
+    flatten,
+    read,
+    text,
+)
+
+SHAPE = Shape(lists=("Orders", "Boxes", "Parts"), marks=("Header",), root="order")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", None),
+        (" \t", None),
+        (0, "0"),
+        (-5, "-5"),
+        (Decimal("1.500"), "1.5"),
+        (Decimal("1E+3"), "1000"),
+        ("12.50", "12.5"),
+        ("-0", "0"),
+        ("-0.00", "0"),
+        ("0e999999999999", "0"),
+        ("+1.5", "1.5"),
+        ("007", "7"),
+        (".5", "0.5"),
+        ("5.", "5"),
+        ("1e-06", "0.000001"),
+        ("1.5E+3", "1500"),
+        ("-16.50", "-16.5"),
+        ("12,50", "12.5"),
+        ("0,125", "0.125"),
+        ("1234,567", "1234.567"),
+        ("1.234,56", "1234.56"),
+        ("1,234.56", "1234.56"),
+        ("1 234,56", "1234.56"),
+        ("1\u00a0234\u00a0567", "1234567"),
+        ("-1\u202f234,5", "-1234.5"),
+        ("1,234,567", "1234567"),
+        ("1.234.567", "1234567"),
+        ("9" * 26 + "." + "9" * 12, "9" * 26 + "." + "9" * 12),
+        ("0.1234567890120000", "0.123456789012"),
+        ("0." + "0" * 11 + "1", "0." + "0" * 11 + "1"),
+    ],
+)
+def test_amounts_become_canonical(value: Any, expected: str | None) -> None:
+    assert amount(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1,234",
+        "-1,234",
+        "1,23,456",
+        "1.234,5,6",
+        "1,234,56",
+        "NaN",
+        "Infinity",
+        "-inf",
+        "1e400",
+        "1e-400",
+        "1e99999999999999999999",
+        "9" * 27,
+        "0." + "0" * 12 + "1",
+        10**26,
+        10**5000,
+        "1_000",
+        "١٢",
+        "0x1F",
+        "1e",
+        "-",
+        ".",
+        "€ 5",
+        "5-",
+        True,
+        1.5,
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Decimal("1E+400"),
+        [],
+        {},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_amount_is_refused_in_words(value: Any) -> None:
+    with pytest.raises(Unreadable, match=r"^expected .*, came ") as refused:
+        amount(value)
+    assert len(str(refused.value)) < 250
+
+
+def test_canonical_amounts_are_what_decimal_says() -> None:
+    draw = random.Random(1)
+    for _ in range(2000):
+        number = Decimal(draw.randrange(-(10**14), 10**14)).scaleb(-draw.randrange(0, 13))
+        canonical = amount(str(number))
+        assert canonical is not None
+        assert Decimal(canonical) == number
+        assert amount(canonical) == canonical
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("20200605", "2020-06-05"),
+        (20200605, "2020-06-05"),
+        ("2020-06-05", "2020-06-05"),
+        (" 2020-06-05T23:59:59.9999999Z ", "2020-06-05"),
+        ("2020-06-05T00:30:00+02:00", "2020-06-05"),
+        ("2020-06-05 00:00", "2020-06-05"),
+        ("2020-06-05Z", "2020-06-05"),
+        ("05-06-2020", "2020-06-05"),
+        ("2020-02-29", "2020-02-29"),
+        ("0001-01-01", None),
+        ("0001-01-01T00:00:00", None),
+    ],
+)
+def test_days_become_iso(value: Any, expected: str | None) -> None:
+    assert day(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["2021-02-29", "2020-13-01", "20200000", "31-04-2020", "06/05/2020", "soon", 5, True, [], 1.0]
+)
+def test_what_is_no_day_is_refused(value: Any) -> None:
+    with pytest.raises(Unreadable, match="expected a date"):
+        day(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("  ", None),
+        (" a ", "a"),
+        ("a\r\nb\rc\n", "a\nb\nc"),
+        ("a\0b\x1fc\ud800d", "a\ufffdb\ufffdc\ufffdd"),
+        ("後で 😀", "後で 😀"),
+        (1000123, "1000123"),
+        (True, "true"),
+    ],
+)
+def test_texts_are_what_json_xml_and_databases_agree_on(value: Any, expected: str | None) -> None:
+    assert text(value) == expected
+
+
+def test_a_list_is_no_text() -> None:
+    with pytest.raises(Unreadable, match="expected a text"):
+        text(["a"])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("nl", "NL"),
+        ("NLD", "NLD"),
+        ("Netherlands", "NL"),
+        ("the netherlands", "NL"),
+        ("België", "BE"),
+        ("Deutschland", "DE"),
+        ("Atlantis", "Atlantis"),
+        ("European Union", "European Union"),
+        (None, None),
+    ],
+)
+def test_countries_become_codes(value: Any, expected: str | None) -> None:
+    assert country(value) == expected
+
+
+def test_excerpts_are_one_printable_line() -> None:
+    assert clean(b"a\r\n\x1b[31mb\0", 300) == "a \\x1b[31mb\\x00"
+    assert clean("x" * 400) == "x" * 300 + "…"
+
+
+def test_the_first_alias_with_a_value_wins_whatever_its_case() -> None:
+    fields = Fields([Wanted("id", text, ("Head.Id", "number")), Wanted("price", amount, ("net_price", "Price"))])
+    assert fields.read({"Number": "7", "NETPRICE": "", "price": "1.50"}) == ["7", "1.5"]
+    assert fields.read({"HEAD": {"I_D": "8"}, "number": "7"}) == ["8", None]
+    assert fields.read(flatten({"{urn:x}Head": {"{urn:x}Id": "9"}})) == ["9", None]
+
+
+def test_an_unreadable_value_names_its_field() -> None:
+    fields = Fields([Wanted("price", amount, ("Sums.Net",))])
+    with pytest.raises(RecordError, match=r"^field price \(Sums\.Net\): expected a decimal amount, came 'abc'$"):
+        fields.read({"Sums": {"Net": "abc"}})
+
+
+@pytest.mark.parametrize("count", [0, 1, 1000, 2500])
+def test_a_spill_gives_back_what_it_took(count: int) -> None:
+    spill: Spill[tuple[int, str]] = Spill()
+    for _ in range(2):
+        for number in range(count):
+            spill.append((number, "x"))
+        assert list(spill.drain()) == [(number, "x") for number in range(count)]
+    assert list(spill.drain()) == []
+
+
+def test_sums_are_exact_over_many_lines() -> None:
+    lines = RunningSum()
+    for _ in range(2500):
+        lines.add("0.1", "0.000000000001")
+    assert lines.complete(None, None, None) == ("250", "0.0000000025", "250.0000000025", "computed")
+
+
+def test_a_sum_that_cannot_be_staged_is_a_rejected_record() -> None:
+    lines = RunningSum()
+    lines.add("9" * 26, "1")
+    with pytest.raises(RecordError, match="more than 26 digits"):
+        lines.complete(None, None, None)
+
+
+def events(body: str | bytes, content_type: str | None = None, dribble: bool = False) -> list[tuple[Any, ...]]:
+    data = body.encode() if isinstance(body, str) else body
+    return [tuple(event) for event in read(Dribble(data) if dribble else io.BytesIO(data), content_type, SHAPE)]
+
+
+def test_json_says_what_it_holds_as_it_comes() -> None:
+    body = (
+        '{"Orders": [{"Boxes": [{"Parts": [{"n": 1.50}, {"n": 1e400}], "Id": 9}], "Header": {"Id": "a"}}], "Count": 1}'
+    )
+    assert events(body) == [
+        ("open", 1, "", None, ""),
+        ("open", 2, "", None, ""),
+        ("leaf", 3, "", {"n": "1.50"}, '{"n": 1.50}'),
+        ("leaf", 3, "", {"n": "1e400"}, '{"n": 1e400}'),
+        ("member", 2, "Id", "9", "9"),
+        ("close", 2, "", None, ""),
+        ("member", 1, "Header", {"Id": "a"}, '{"Id": "a"}'),
+        ("close", 1, "", None, ""),
+        ("member", 0, "Count", "1", "1"),
+    ]
+
+
+def test_xml_says_the_same() -> None:
+    xsi = 'xsi="http://www.w3.org/2001/XMLSchema-instance"'
+    body = (
+        f"<Orders xmlns:{xsi}><Order><Boxes><Box><Parts><Part><n>1.50</n></Part>"
+        '<Part><n xsi:nil="true"/></Part></Parts><Id>9</Id></Box></Boxes><Header><Id>a</Id></Header></Order></Orders>'
+    )
+    assert events(body) == [
+        ("open", 1, "", None, ""),
+        ("open", 2, "", None, ""),
+        ("leaf", 3, "", {"n": "1.50"}, "<Part><n>1.50</n></Part>"),
+        (
+            "leaf",
+            3,
+            "",
+            {"n": None},
+            '<Part xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><n xsi:nil="true"/></Part>',
+        ),
+        ("member", 2, "Id", "9", "<Id>9</Id>"),
+        ("close", 2, "", None, ""),
+        ("member", 1, "Header", {"Id": "a"}, "<Header><Id>a</Id></Header>"),
+        ("close", 1, "", None, ""),
+    ]
+
+
+def test_a_list_further_down_is_found_where_a_level_is_left_out() -> None:
+    leaves = [event for event in events('{"Orders": [{"Parts": [{"n": 1}]}]}') if event[0] == "leaf"]
+    assert leaves == [("leaf", 3, "", {"n": "1"}, '{"n": 1}')]
+    leaves = [event for event in events("<Orders><Order><Part><n>1</n></Part></Order></Orders>") if event[0] == "leaf"]
+    assert leaves == [("leaf", 3, "", {"n": "1"}, "<Part><n>1</n></Part>")]
+
+
+@pytest.mark.parametrize("size", [1, 1000, 262_140, 262_144, 262_150, 600_000])
+def test_values_may_be_longer_than_what_is_read_at_once(size: int) -> None:
+    long = "é" * size
+    record = json.dumps({"Orders": [{"Header": {"a": long, "n": 1234567890}, "Boxes": []}]}, ensure_ascii=False)
+    (member,) = (event for event in events(record) if event[2] == "Header")
+    assert member[3] == {"a": long, "n": "1234567890"}
+
+
+def test_numbers_are_whole_wherever_reading_stops() -> None:
+    body = '{"Orders": [{"Header": 12.5e10, "B": true, "C": -0.25}]}'
+    assert [event[3] for event in events(body, dribble=True) if event[0] == "member"] == ["12.5e10", True, "-0.25"]
+
+
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_are_told_by_the_first_bytes(coding: str) -> None:
+    for body in ('{"Orders": [{"Id": "é"}]}', "<Orders><Order><Id>é</Id></Order></Orders>"):
+        assert [event[3] for event in events(body.encode(coding)) if event[0] == "member"] == ["é"]
+
+
+def test_a_stated_charset_is_believed() -> None:
+    body = '{"Orders": [{"Id": "é"}]}'.encode("cp1252")
+    assert events(body, "application/json; charset=Windows-1252")[1][3] == "é"
+    body = '<?xml version="1.0" encoding="ISO-8859-1"?><Orders><Order><Id>é</Id></Order></Orders>'.encode("latin-1")
+    assert events(body)[1][3] == "é"
+
+
+LAUGHS = (
+    '<!DOCTYPE o [<!ENTITY a "ha">'
+    + "".join(f'<!ENTITY a{n} "{"&a;" * 9}">' for n in range(9))
+    + "]><Orders>&a9;</Orders>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (LAUGHS, "document type"),
+        ('<!DOCTYPE o SYSTEM "file:///etc/passwd"><Orders/>', "document type"),
+        ("<!-- <Orders/> --> <!doctype html><Orders/>", "document type"),
+        (LAUGHS.encode("utf-16"), "document type"),
+        ("<?a?>" * 20000 + "<Orders/>", "no root element"),
+        ("<!--" + "x" * 70000, "no root element"),
+        ("<Orders>" + "<a>" * 300 + "</a>" * 300 + "</Orders>", "malformed"),
+        ("<Orders><Order>" + "<Junk>x</Junk>" * 1_300_000, "bytes without an element of"),
+        ('{"Orders": [{"Header": ' + "[" * 100_000, "nested too deeply"),
+        ('{"Orders": [{"Header": "' + "x" * 20_000_000, "Unterminated string"),
+        ('{"Orders": [{"Header": "a\0b"}]}', "zero byte"),
+        ('{"Orders": [{"Header": 1}]} x', "expected the end"),
+        ('{"Orders": [{"Header": 1,}]}', "expected a name in quotes"),
+        ('{"Orders": [{"Header" 1}]}', "expected ':'"),
+        ('{"Orders": [1, 2', "the body ends there"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
+)
+def test_hostile_and_broken_bodies_are_refused(body: str | bytes, expected: str) -> None:
+    with pytest.raises(Malformed, match=expected) as refused:
+        events(body)
+    assert len(str(refused.value)) < 500
+
+
+def test_importing_it_brings_in_nothing_heavy() -> None:
+    code = (
+        "import sys, airflow_cloudbilling.parse, airflow_cloudbilling.sources.twotcloud;"
+        "print(*{'lxml', 'babel', 'airflow', 'httpx', 'sqlalchemy'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
