@@ -23,7 +23,8 @@ def open_staging(conn_id: str, schema: str | None = None) -> Staging:
 
     connection = BaseHook.get_connection(conn_id)
     names = ("conn_type", "host", "port", "login", "password", "schema")
-    database = Database(conn_id, **{name: getattr(connection, name) for name in names})
+    fields = {name: getattr(connection, name) for name in names}
+    database = Database(conn_id, **fields, extra=connection.extra_dejson)
     staging = Staging(engine_for(database), schema or None)
     staging.create()
     return staging

@@ -1,56 +1,85 @@
-"""Creating the staging tables and views: before and outside any load, under a lock, in steps that may be repeated."""
+"""Creating and upgrading the staging tables and views: outside any load, under a lock, in steps that may be repeated."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Engine, inspect, select
+from sqlalchemy import Connection, Engine, create_mock_engine, delete, inspect, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateSchema
 
 from airflow_cloudbilling.errors import StagingError
+from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.engine import let_readers_be
-from airflow_cloudbilling.staging.ledger import now
 from airflow_cloudbilling.staging.tables import SCHEMA_VERSION, Tables
 from airflow_cloudbilling.staging.views import view_statements
 
 
 def ddl(engine: Engine, tables: Tables) -> list[str]:
-    """Return the statements that create every table, index and view in the engine's dialect."""
-    statements = []
-    for table in tables.metadata.sorted_tables:
-        statements.append(str(CreateTable(table).compile(engine)).strip())
-        statements += [
-            str(CreateIndex(index).compile(engine)) for index in sorted(table.indexes, key=lambda i: str(i.name))
-        ]
-    return [*statements, *view_statements(tables, engine.dialect.name)]
+    """Return the statements that create every table, index, comment and view in the engine's dialect."""
+    statements: list[str] = []
+    mock = create_mock_engine(engine.url, lambda sql, *_: statements.append(str(sql.compile(dialect=engine.dialect))))
+    tables.metadata.create_all(mock, checkfirst=False)
+    return [*(s.strip() for s in statements), *view_statements(tables, engine.dialect.name)]
 
 
 def create_tables(engine: Engine, tables: Tables) -> None:
-    """Create what is missing; nothing is done, and nothing locked, when all is there.
+    """Create what is missing and add the columns that an older version lacks; nothing is done when all is there.
 
-    :raises StagingError: when the connection's user may not; the message carries the SQL for somebody who may.
+    :raises StagingError: when the connection's user may not, with the SQL for somebody who may; or when the tables are
+        of a newer version than this package knows.
     """
-    with engine.connect() as connection:
-        if _complete(connection, tables):
-            return
-    let_readers_be(engine)
     try:
-        with engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection:
-            tables.metadata.create_all(connection)
-            for statement in view_statements(tables, connection.dialect.name):
-                connection.exec_driver_sql(statement)
-            if not _complete(connection, tables):
-                row = {"version": SCHEMA_VERSION, "created_at": now()}
-                connection.execute(tables.schema_version.insert(), [row])
+        with engine.connect() as connection:
+            version = _version(connection, tables)
+        if version == SCHEMA_VERSION:
+            return
+        if version is not None and version > SCHEMA_VERSION:
+            raise StagingError(
+                f"The staging tables are of version {version}, written by a newer airflow-provider-cloudbilling; this one "
+                f"knows version {SCHEMA_VERSION}. Upgrade the package here."
+            )
+        let_readers_be(engine)
+        with engine.connect() as connection:
+            with dialect_of(engine.dialect.name).locked(connection, f"ddl/{tables.metadata.schema}"):
+                _upgrade(connection, tables)
     except DBAPIError as error:
         sql = ";\n".join(ddl(engine, tables))
         raise StagingError(
-            f"The staging tables could not be created ({error.orig}). Let somebody who may create tables run:\n{sql};"
+            f"The staging tables could not be reached or created ({str(error.orig).strip()}). If the right to create tables "
+            f"is missing, let somebody who has it run:\n{sql};\nINSERT INTO {tables.schema_version} (version) "
+            f"VALUES ({SCHEMA_VERSION});"
         ) from error
 
 
-def _complete(connection: Connection, tables: Tables) -> bool:
-    """Whether all tables of this version are there: the version is written last."""
+def _version(connection: Connection, tables: Tables) -> int | None:
+    """Return the version of the tables, which is written last; None when they are not all there."""
     table = tables.schema_version
     if not inspect(connection).has_table(table.name, schema=table.schema):
-        return False
-    return connection.scalar(select(table.c.version)) == SCHEMA_VERSION
+        return None
+    found = connection.scalar(select(table.c.version).order_by(table.c.version.desc()).limit(1))
+    return None if found is None else int(found)
+
+
+def _upgrade(connection: Connection, tables: Tables) -> None:
+    schema, table = tables.metadata.schema, tables.schema_version
+    if _version(connection, tables) == SCHEMA_VERSION:
+        return  # another process was quicker
+    if schema and not inspect(connection).has_schema(schema):
+        connection.execute(CreateSchema(schema))
+    tables.metadata.create_all(connection)
+    _add_columns(connection, tables)
+    for statement in view_statements(tables, connection.dialect.name):
+        connection.exec_driver_sql(statement)
+    connection.execute(delete(table))
+    created = dialect_of(connection.dialect.name).now(connection)
+    connection.execute(table.insert(), [{"version": SCHEMA_VERSION, "created_at": created}])
+
+
+def _add_columns(connection: Connection, tables: Tables) -> None:
+    """Add the columns that tables of an older version lack; a new column of ours is always nullable."""
+    dialect, inspector = connection.dialect, inspect(connection)
+    for table in tables.metadata.sorted_tables:
+        present = {column["name"] for column in inspector.get_columns(table.name, schema=table.schema)}
+        for column in table.columns:
+            if column.name not in present:
+                name, definition = dialect.identifier_preparer.format_table(table), CreateColumn(column)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition.compile(dialect=dialect)}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from sqlite3 import OperationalError
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from airflow_cloudbilling.errors import ConfigurationError
@@ -24,6 +27,7 @@ class Database(NamedTuple):
     login: str | None = None
     password: str | None = None
     schema: str | None = None
+    extra: Mapping[str, Any] = MappingProxyType({})
 
 
 def engine_for(database: Database) -> Engine:
@@ -32,13 +36,57 @@ def engine_for(database: Database) -> Engine:
     :param database: the connection's fields.
     :raises ConfigurationError: when the connection's type is not supported or a field is missing.
     """
-    if database.conn_type == "sqlite":
-        return _sqlite(database)
-    raise ConfigurationError(
-        f"connection type {database.conn_type!r} cannot hold the staging tables; use 'sqlite'.",
-        conn_id=database.conn_id,
-        field="conn_type",
+    make = _ENGINES.get(database.conn_type)
+    if make is None:
+        raise ConfigurationError(
+            f"connection type {database.conn_type!r} cannot hold the staging tables; use {', '.join(_ENGINES)}.",
+            conn_id=database.conn_id,
+            field="conn_type",
+        )
+    return make(database)
+
+
+def _postgres(database: Database) -> Engine:
+    names = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "connect_timeout", "options", "application_name")
+    arguments = {name: database.extra[name] for name in names if database.extra.get(name)}
+    # libpq's own option, so that moments are written and read as UTC whatever the server's time zone is
+    arguments["options"] = f"{arguments.get('options', '')} -c timezone=UTC".strip()
+    return _server(database, "postgresql+psycopg", "psycopg", "postgres", arguments)
+
+
+def _mysql(database: Database) -> Engine:
+    arguments: dict[str, Any] = {"charset": "utf8mb4"}
+    ssl = database.extra.get("ssl") or {}
+    if isinstance(ssl, str):
+        ssl = json.loads(ssl)
+    for name in ("ca", "cert", "key"):
+        ssl = {**ssl, name: database.extra[f"ssl_{name}"]} if database.extra.get(f"ssl_{name}") else ssl
+    if ssl:
+        arguments["ssl"] = ssl
+    if database.extra.get("connect_timeout"):
+        arguments["connect_timeout"] = int(database.extra["connect_timeout"])
+    return _server(database, "mysql+pymysql", "pymysql", "mysql", arguments, isolation_level="READ COMMITTED")
+
+
+def _server(
+    database: Database, drivername: str, module: str, extra: str, arguments: dict[str, Any], **options: Any
+) -> Engine:
+    if not database.host or not database.schema:
+        field = "schema" if database.host else "host"
+        what = "the database's name" if database.host else "the server's name"
+        raise ConfigurationError(f"is empty; give {what}.", conn_id=database.conn_id, field=field)
+    url = URL.create(
+        drivername, database.login, database.password, database.host, database.port, database=database.schema
     )
+    options = {"poolclass": NullPool, "hide_parameters": True, "connect_args": arguments, **options}
+    try:
+        return create_engine(url, **options)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"needs the Python package {module}; install airflow-provider-cloudbilling[{extra}].",
+            conn_id=database.conn_id,
+            field="conn_type",
+        ) from error
 
 
 def _sqlite(database: Database) -> Engine:
@@ -49,7 +97,8 @@ def _sqlite(database: Database) -> Engine:
             conn_id=database.conn_id,
             field="host",
         )
-    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
+    arguments = {"timeout": BUSY_SECONDS}
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -71,3 +120,6 @@ def let_readers_be(engine: Engine) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+
+_ENGINES: Mapping[str, Callable[[Database], Engine]] = {"sqlite": _sqlite, "postgres": _postgres, "mysql": _mysql}

@@ -10,27 +10,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    case,
-    func,
-    literal,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import Column, Connection, Index, Integer, MetaData, String, Table, func, select, update
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
+from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
 
 BATCH_ROWS = 2000
+BATCH_CHARACTERS = 2_000_000
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
 _MODULUS = 1 << 256
 _HEADER = tuple(n for n in Invoice._fields if n not in ("raw", "source_sha256", "taxes"))
@@ -81,6 +68,7 @@ class Incoming:
 
     def __init__(self, connection: Connection, tables: Tables) -> None:
         self.connection = connection
+        self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
         self.invoice = _like("new_invoice", tables.invoice, metadata, ("slice_period", "load_id", "posted_at"))
         late = (("staged_hash", String(64)), ("staged_period", String(32)), ("action", String(16)))
@@ -92,9 +80,10 @@ class Incoming:
         self.gone = Table("cloudbilling_gone", metadata, *_ids(tables), prefixes=["TEMPORARY"])
         metadata.create_all(connection, checkfirst=False)
         connection.commit()
-        filled = {self.invoice: _INVOICE_ROW, self.line: _LINE_ROW, self.tax: _TAX_ROW}
+        filled: dict[Table, tuple[str, ...]] = {self.invoice: _INVOICE_ROW, self.line: _LINE_ROW, self.tax: _TAX_ROW}
+        self._names = filled
         self._rows: dict[Table, list[tuple[Any, ...]]] = {table: [] for table in filled}
-        self._statements = {table: _insert(table, names, connection) for table, names in filled.items()}
+        self._held = 0  # characters of verbatim text in the rows held
         self._seq = 1
         self._hash = LineHash()
         self.negative = False
@@ -104,6 +93,7 @@ class Incoming:
     def add_line(self, line: InvoiceLine) -> None:
         """Take in one line of the invoice that is still to come."""
         self._hash.add(line)
+        self._held += len(line.raw or "")
         self._put(self.line, (self._seq, self._hash.count, *line))
 
     def add_invoice(self, invoice: Invoice) -> None:
@@ -132,7 +122,7 @@ class Incoming:
         Index("cloudbilling_new_invoice_by_id", self.invoice.c.invoice_id).create(self.connection)
         if self.negative:
             seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
-            values = {name: negation(self.line.c[name], self.connection.dialect.name) for name in NEGATED}
+            values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
             self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs)).values(values))
         self.connection.commit()
 
@@ -168,23 +158,16 @@ class Incoming:
     def _put(self, table: Table, row: tuple[Any, ...]) -> None:
         rows = self._rows[table]
         rows.append(row)
-        if len(rows) >= BATCH_ROWS:
+        if len(rows) >= BATCH_ROWS or self._held >= BATCH_CHARACTERS:
             self._flush(table)
 
     def _flush(self, table: Table) -> None:
         rows = self._rows[table]
         if rows:
-            self.connection.exec_driver_sql(self._statements[table], rows)
+            self.dialect.insert(self.connection, table.name, self._names[table], rows)
             self.connection.commit()
             rows.clear()
-
-
-def negation(column: Any, dialect: str) -> Any:
-    """Return the SQL expression of ``-column``, exact on SQLite too, where amounts are text."""
-    if dialect != "sqlite":
-        return -column
-    text = type_coerce(column, Text())
-    return case((text == "0", text), (text.like("-%"), func.substr(text, 2)), else_=literal("-") + text)
+            self._held = 0
 
 
 def _like(name: str, table: Table, metadata: MetaData, without: tuple[str, ...]) -> Table:
@@ -197,9 +180,3 @@ def _like(name: str, table: Table, metadata: MetaData, without: tuple[str, ...])
 
 def _ids(tables: Tables) -> list[Column[Any]]:
     return [Column("invoice_id", tables.invoice.c.invoice_id.type)]
-
-
-def _insert(table: Table, names: tuple[str, ...], connection: Connection) -> str:
-    """Return the driver's own INSERT statement for the columns that are filled while reading."""
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join([mark] * len(names))})"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, literal, select, update
 
 from airflow_cloudbilling.model import Reject, Slice
-from airflow_cloudbilling.staging.tables import Tables
+from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.tables import MOMENT, Tables
 
 OPEN = ("running", "waiting")
 
@@ -32,11 +32,6 @@ class Exchange(NamedTuple):
     url: str
     status: int | None
     sha256: str | None
-
-
-def now() -> str:
-    """Return the present moment as UTC text with microseconds, which sorts as time does."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def of_slice(table: Table, slice_: Slice, *, period: bool = True) -> ColumnElement[bool]:
@@ -60,6 +55,7 @@ class Ledger:
     def __init__(self, engine: Engine, tables: Tables) -> None:
         self.engine = engine
         self.tables = tables
+        self.now = dialect_of(engine.dialect.name).now
 
     def begin(self, slice_: Slice, run: Run) -> tuple[str, str]:
         """Open a load before the first request, or take up again the one with which this task instance waits.
@@ -68,8 +64,9 @@ class Ledger:
 
         :returns: the load's id and the moment from which its reading counts.
         """
-        load, started = self.tables.load, now()
+        load = self.tables.load
         with self._write() as connection:
+            started = self.now(connection)
             if waiting := connection.scalar(self._waiting(slice_, run)):
                 again = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
                 connection.execute(update(load).where(load.c.load_id == waiting).values(again))
@@ -83,19 +80,29 @@ class Ledger:
 
     def abandon_older(self, connection: Connection, slice_: Slice, fetch_started_at: str) -> None:
         """Mark the slice's open loads whose reading began earlier: nothing that they hold can be committed any more."""
-        self._abandon(connection, slice_, self.tables.load.c.fetch_started_at < fetch_started_at, now())
+        self._abandon(
+            connection,
+            slice_,
+            self.tables.load.c.fetch_started_at < literal(fetch_started_at, MOMENT),
+            self.now(connection),
+        )
 
     def end(self, connection: Connection, load_id: str, status: str, **values: Any) -> None:
         """Write how a load ended, in the caller's transaction."""
         load = self.tables.load
-        connection.execute(
-            update(load).where(load.c.load_id == load_id).values(status=status, ended_at=now(), **values)
-        )
+        ended = {"status": status, "ended_at": self.now(connection), **values}
+        connection.execute(update(load).where(load.c.load_id == load_id).values(ended))
 
     def stop(self, load_id: str, status: str, error: str, **counts: int | None) -> None:
-        """Mark a load as failed or waiting, with the reason."""
+        """Mark a load as failed or waiting, with the reason, unless it has ended already.
+
+        A connection that breaks while a commit is under way may hide a commit that went well.
+        """
+        load = self.tables.load
         with self._write() as connection:
-            self.end(connection, load_id, status, error=error, **counts)
+            known = select(load.c.status).where(load.c.load_id == load_id)
+            if connection.scalar(known) in OPEN:
+                self.end(connection, load_id, status, error=error, **counts)
 
     def requests(self, load_id: str, exchanges: Iterable[Exchange]) -> None:
         """Add to the request log."""

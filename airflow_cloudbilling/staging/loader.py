@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError, WaitError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
@@ -128,7 +129,10 @@ class Load:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the temporary tables; mark the load as failed when an error ends it."""
-        self._connection.close()
+        try:
+            self._connection.close()
+        except DBAPIError:
+            pass  # it is broken already, which is what ended the load
         if error is not None:
             self._flush()
             status = "waiting" if isinstance(error, WaitError) else "failed"
@@ -187,12 +191,20 @@ class Load:
                 'field with field_map, ask the vendor, or stage the others with on_reject="quarantine".'
             )
 
-    def _merge(self) -> Loaded:
-        connection = self._connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-        with connection.begin():
-            merge = Merge(
-                connection, self.staging.tables, self.slice, self.incoming, self.load_id, self.fetch_started_at
-            )
+    def _merge(self, attempts: int = 3) -> Loaded:
+        """Merge under the account's lock; once more when the database gave way to somebody else."""
+        try:
+            return self._merge_once()
+        except DBAPIError as error:
+            if attempts == 1 or error.connection_invalidated or not self.incoming.dialect.is_transient(error):
+                raise
+        return self._merge(attempts - 1)
+
+    def _merge_once(self) -> Loaded:
+        connection, slice_ = self._connection, self.slice
+        lock = f"{self.staging.tables.metadata.schema}/{slice_.provider}/{slice_.account}/{slice_.kind}"
+        with self.incoming.dialect.locked(connection, lock):
+            merge = Merge(connection, self.staging.tables, slice_, self.incoming, self.load_id, self.fetch_started_at)
             superseded = merge.superseded()
             if superseded:
                 merged = merge.present()
@@ -201,7 +213,7 @@ class Load:
                 merged = merge.run(removal=not self._blind, allowed=allowed)
             status = "superseded" if superseded else "committed"
             self._end(connection, status, merged)
-        return Loaded(self.slice, self.load_id, status, merged, self.received, self.outside, self.rejected)
+        return Loaded(slice_, self.load_id, status, merged, self.received, self.outside, self.rejected)
 
     def _end(self, connection: Connection, status: str, merged: Merged) -> None:
         changes = {f"{n}_count": getattr(merged, n) for n in ("new", "changed", "unchanged", "removed", "frozen")}

@@ -34,7 +34,7 @@ from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
-from airflow_cloudbilling.staging.tables import Tables
+from airflow_cloudbilling.staging.tables import MOMENT, Tables
 
 AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
 
@@ -82,7 +82,9 @@ class Merge:
         """Whether a load whose reading began later has already been committed for the slice."""
         load = self.tables.load
         later = and_(
-            of_slice(load, self.slice), load.c.status == "committed", load.c.fetch_started_at > self.fetch_started_at
+            of_slice(load, self.slice),
+            load.c.status == "committed",
+            load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT),
         )
         return self.connection.execute(select(load.c.load_id).where(later).limit(1)).first() is not None
 
@@ -147,7 +149,7 @@ class Merge:
             of_slice(load, self.slice, period=False),
             load.c.period != str(self.slice.period),
             load.c.status == "committed",
-            load.c.fetch_started_at > self.fetch_started_at,
+            load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT),
         )
         return list(self.connection.scalars(select(load.c.period).where(newer).distinct()))
 

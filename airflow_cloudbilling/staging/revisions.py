@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
+from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.incoming import Incoming
-from airflow_cloudbilling.staging.ledger import now, of_slice, slice_values
+from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
 
 FROZEN_STATES = ("intent", "submitted", "accepted", "unknown")
@@ -85,7 +87,7 @@ class Revisions:
         return dict(self.connection.execute(select(invoice).where(own)).mappings().one())
 
     def _find(self, reason: str, row: Row, staged: Row) -> None:
-        actual = "withdrawn" if reason == "withdrawn" else f"{row['gross_amount']} {row['currency']}"
+        actual = "withdrawn" if reason == "withdrawn" else _gross(row)
         message = (
             f"Invoice {row['invoice_id']} was {reason} at the vendor after it was posted; the posted version stays. "
             "Accept the finding, or release the invoice and load the period again."
@@ -97,12 +99,15 @@ class Revisions:
             "invoice_id": row["invoice_id"],
             "rule": _RULES[reason],
             "severity": "error",
-            "expected": f"{staged['gross_amount']} {staged['currency']}",
+            "expected": _gross(staged),
             "actual": actual,
             "message": message,
-            "created_at": now(),
+            "created_at": self._now(),
         }
         self.connection.execute(insert(self.tables.finding), [finding])
+
+    def _now(self) -> str:
+        return self.incoming.dialect.now(self.connection)
 
     def _resolve(self, ids: Select[Any]) -> None:
         finding = self.tables.finding
@@ -112,8 +117,13 @@ class Revisions:
             finding.c.resolved_at.is_(None),
             finding.c.invoice_id.in_(ids),
         )
-        self.connection.execute(update(finding).where(unresolved).values(resolved_at=now()))
+        self.connection.execute(update(finding).where(unresolved).values(resolved_at=self._now()))
 
 
 def _values(target: Table, row: Row) -> Row:
     return {column.name: row.get(column.name) for column in target.columns}
+
+
+def _gross(row: Row) -> str:
+    amount = row["gross_amount"]
+    return "no amount" if amount is None else f"{canonical(Decimal(amount))} {row['currency']}"

@@ -1,0 +1,137 @@
+"""What differs between the databases: the clock, the lock, the fastest way in, and a sign; one class for each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, Text, case, func, literal, type_coerce
+from sqlalchemy.exc import DBAPIError
+
+from airflow_cloudbilling.errors import StagingError
+
+LOCK_SECONDS = 600
+_MOMENT = "%Y-%m-%d %H:%M:%S.%f"
+
+
+class Dialect:
+    """A database with transactions, temporary tables and exact numbers."""
+
+    clock_sql = ""
+
+    def now(self, connection: Connection) -> str:
+        """Return the database's own time as UTC text with microseconds, which sorts as time does."""
+        moment: datetime = connection.exec_driver_sql(self.clock_sql).scalar_one()
+        return moment.strftime(_MOMENT)
+
+    @contextmanager
+    def locked(self, connection: Connection, name: str) -> Iterator[None]:
+        """Run one transaction that no other with the same name runs at the same time.
+
+        :raises StagingError: when the lock is not free within ten minutes.
+        """
+        raise NotImplementedError
+
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        """Insert many rows the fastest way that the database allows everybody."""
+        marks = ", ".join(["%s"] * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+
+    def negated(self, column: Any) -> Any:
+        """Return the SQL expression of ``-column``."""
+        return -column
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Whether the database gave up a transaction that may simply be run again."""
+        return False
+
+
+class SQLite(Dialect):
+    """Amounts are text, one writer at a time, no server and so no clock but this machine's."""
+
+    def now(self, connection: Connection) -> str:
+        """Return this machine's time."""
+        return datetime.now(timezone.utc).strftime(_MOMENT)
+
+    @contextmanager
+    def locked(self, connection: Connection, name: str) -> Iterator[None]:
+        """Run a transaction that holds the file's write lock from its beginning."""
+        with connection.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin():
+            yield
+
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        """Insert rows by one prepared statement."""
+        marks = ", ".join("?" * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+
+    def negated(self, column: Any) -> Any:
+        """Return the text of the negated amount; a number here would be a float."""
+        text = type_coerce(column, Text())
+        return case((text == "0", text), (text.like("-%"), func.substr(text, 2)), else_=literal("-") + text)
+
+
+class PostgreSQL(Dialect):
+    """COPY in, an advisory lock that ends with its transaction."""
+
+    clock_sql = "SELECT clock_timestamp() AT TIME ZONE 'UTC'"
+
+    @contextmanager
+    def locked(self, connection: Connection, name: str) -> Iterator[None]:
+        """Run a transaction under an advisory lock."""
+        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+        with connection.begin():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (key,))
+            yield
+
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        """Send rows by COPY."""
+        if not connection.in_transaction():
+            connection.begin()  # so that SQLAlchemy's commit ends the transaction that the driver begins
+        cursor = connection.connection.cursor()
+        with cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Whether it is a serialization failure or a deadlock."""
+        return getattr(error.orig, "sqlstate", None) in ("40001", "40P01")
+
+
+class MySQL(Dialect):
+    """MySQL and MariaDB: multi-row INSERT, and a lock of the session, which may not end before the transaction."""
+
+    clock_sql = "SELECT UTC_TIMESTAMP(6)"
+
+    @contextmanager
+    def locked(self, connection: Connection, name: str) -> Iterator[None]:
+        """Run a transaction under a named lock."""
+        key = f"cloudbilling:{hashlib.sha256(name.encode()).hexdigest()[:48]}"
+        got = connection.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (key, LOCK_SECONDS)).scalar()
+        connection.commit()  # what the transaction sees must be later than the lock
+        if not got:
+            raise StagingError(
+                f"Another load of the same account still ran after {LOCK_SECONDS} s; run the task again."
+            )
+        try:
+            with connection.begin():
+                yield
+        finally:
+            if not connection.invalidated:
+                connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (key,))
+                connection.commit()
+
+    def is_transient(self, error: DBAPIError) -> bool:
+        """Whether it is a deadlock (1213) or a lock wait timeout (1205)."""
+        return bool(error.orig and error.orig.args and error.orig.args[0] in (1205, 1213))
+
+
+_DIALECTS = {"sqlite": SQLite(), "postgresql": PostgreSQL(), "mysql": MySQL(), "mariadb": MySQL()}
+
+
+def dialect_of(name: str) -> Dialect:
+    """Return what differs in a database, by SQLAlchemy's name for it."""
+    return _DIALECTS[name]
