@@ -1,4 +1,4 @@
-"""Creating and upgrading the staging tables and views: outside any load, under a lock, in steps that may be repeated."""
+"""Creating and upgrading the staging tables and views: outside any load, under a lock, in repeatable steps."""
 
 from __future__ import annotations
 
@@ -27,27 +27,33 @@ def create_tables(engine: Engine, tables: Tables) -> None:
     :raises StagingError: when the connection's user may not, with the SQL for somebody who may; or when the tables are
         of a newer version than this package knows.
     """
+    dialect = dialect_of(engine.dialect.name)
     try:
         with engine.connect() as connection:
-            version = _version(connection, tables)
-        if version == SCHEMA_VERSION:
-            return
-        if version is not None and version > SCHEMA_VERSION:
-            raise StagingError(
-                f"The staging tables are of version {version}, written by a newer airflow-provider-cloudbilling; this one "
-                f"knows version {SCHEMA_VERSION}. Upgrade the package here."
-            )
+            if _is_complete(connection, tables):
+                return
         let_readers_be(engine)
-        with engine.connect() as connection:
-            with dialect_of(engine.dialect.name).locked(connection, f"ddl/{tables.metadata.schema}"):
+        with engine.connect() as connection, dialect.locked(connection, f"ddl/{tables.metadata.schema}"):
+            if not _is_complete(connection, tables):  # another process may have been quicker
                 _upgrade(connection, tables)
     except DBAPIError as error:
         sql = ";\n".join(ddl(engine, tables))
         raise StagingError(
-            f"The staging tables could not be reached or created ({str(error.orig).strip()}). If the right to create tables "
-            f"is missing, let somebody who has it run:\n{sql};\nINSERT INTO {tables.schema_version} (version) "
+            f"The staging tables could not be reached or created ({str(error.orig).strip()}). If the right to create "
+            f"tables is missing, let somebody who has it run:\n{sql};\nINSERT INTO {tables.schema_version} (version) "
             f"VALUES ({SCHEMA_VERSION});"
         ) from error
+
+
+def _is_complete(connection: Connection, tables: Tables) -> bool:
+    """Whether the tables are of this version, which is written last."""
+    version = _version(connection, tables)
+    if version is not None and version > SCHEMA_VERSION:
+        raise StagingError(
+            f"The staging tables are of version {version}, made by a newer airflow-provider-cloudbilling; this one knows "
+            f"version {SCHEMA_VERSION}. Upgrade the package here."
+        )
+    return version == SCHEMA_VERSION
 
 
 def _version(connection: Connection, tables: Tables) -> int | None:
@@ -61,8 +67,6 @@ def _version(connection: Connection, tables: Tables) -> int | None:
 
 def _upgrade(connection: Connection, tables: Tables) -> None:
     schema, table = tables.metadata.schema, tables.schema_version
-    if _version(connection, tables) == SCHEMA_VERSION:
-        return  # another process was quicker
     if schema and not inspect(connection).has_schema(schema):
         connection.execute(CreateSchema(schema))
     tables.metadata.create_all(connection)

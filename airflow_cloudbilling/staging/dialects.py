@@ -91,7 +91,7 @@ class PostgreSQL(Dialect):
         """Send rows by COPY."""
         if not connection.in_transaction():
             connection.begin()  # so that SQLAlchemy's commit ends the transaction that the driver begins
-        cursor = connection.connection.cursor()
+        cursor: Any = connection.connection.cursor()
         with cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
@@ -113,9 +113,7 @@ class MySQL(Dialect):
         got = connection.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (key, LOCK_SECONDS)).scalar()
         connection.commit()  # what the transaction sees must be later than the lock
         if not got:
-            raise StagingError(
-                f"Another load of the same account still ran after {LOCK_SECONDS} s; run the task again."
-            )
+            raise StagingError(f"Another load of the same account still runs after {LOCK_SECONDS} s; try again later.")
         try:
             with connection.begin():
                 yield

@@ -80,12 +80,8 @@ class Ledger:
 
     def abandon_older(self, connection: Connection, slice_: Slice, fetch_started_at: str) -> None:
         """Mark the slice's open loads whose reading began earlier: nothing that they hold can be committed any more."""
-        self._abandon(
-            connection,
-            slice_,
-            self.tables.load.c.fetch_started_at < literal(fetch_started_at, MOMENT),
-            self.now(connection),
-        )
+        older = self.tables.load.c.fetch_started_at < literal(fetch_started_at, MOMENT)
+        self._abandon(connection, slice_, older, self.now(connection))
 
     def end(self, connection: Connection, load_id: str, status: str, **values: Any) -> None:
         """Write how a load ended, in the caller's transaction."""

@@ -84,7 +84,7 @@ class Merge:
         later = and_(
             of_slice(load, self.slice),
             load.c.status == "committed",
-            load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT),
+            self._read_later(),
         )
         return self.connection.execute(select(load.c.load_id).where(later).limit(1)).first() is not None
 
@@ -109,6 +109,9 @@ class Merge:
         merged.frozen += self.revisions.withdrawn
         self._measure(merged)
         return merged
+
+    def _read_later(self) -> ColumnElement[bool]:
+        return self.tables.load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT)
 
     def present(self) -> Merged:
         """Return the slice as it stands, without a change."""
@@ -149,7 +152,7 @@ class Merge:
             of_slice(load, self.slice, period=False),
             load.c.period != str(self.slice.period),
             load.c.status == "committed",
-            load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT),
+            self._read_later(),
         )
         return list(self.connection.scalars(select(load.c.period).where(newer).distinct()))
 
