@@ -13,21 +13,31 @@ from airflow_cloudbilling.parse.values import Unreadable
 Record = Mapping[str, Any]
 Reader = Callable[[Any], "str | None"]
 _SHAPES_KEPT = 256
+_NAMES_KEPT = 500  # in one shape
+_CACHED = 200  # characters of a name that is worth remembering
+_DEPTH = 16
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 
 
-@lru_cache(maxsize=4096)
 def fold(name: str) -> str:
     """Return a field's name as names are compared: without case, ``_`` and XML namespace."""
+    return _fold(name) if len(name) <= _CACHED else _fold.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)
+def _fold(name: str) -> str:
     return _NAMESPACE.sub("", name).replace("_", "").lower()
 
 
-def flatten(record: Record, prefix: str = "") -> dict[str, Any]:
-    """Return a record of records as one record with dotted names."""
+def flatten(record: Record, prefix: str = "", depth: int = _DEPTH) -> dict[str, Any]:
+    """Return a record of records as one record with dotted names.
+
+    :param depth: levels that are flattened; what lies deeper stays nested.
+    """
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}."))
+        if isinstance(value, dict) and depth:
+            flat.update(flatten(value, f"{prefix}{name}.", depth - 1))
         else:
             flat[prefix + name] = value
     return flat
@@ -89,7 +99,8 @@ class Fields:
         ]
         first = tuple(entry for place, entry in places if place == 0)
         plan = _Plan(first, tuple(entry for place, entry in places if place > 0))
-        self._plans[shape] = plan
+        if len(shape) <= _NAMES_KEPT:
+            self._plans[shape] = plan
         return plan
 
 

@@ -24,6 +24,7 @@ _NOT_STORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff
 _NO_COUNTRY = frozenset({"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"})  # CLDR regions that are not ISO 3166 countries
 _ALSO_CALLED = {"holland": "NL", "the netherlands": "NL", "great britain": "GB", "england": "GB", "scotland": "GB",
                 "wales": "GB", "turkey": "TR", "czech republic": "CZ", "united states of america": "US"}  # fmt: skip
+_CACHED = 64  # characters of a value that is worth remembering; longer ones would fill the memory
 _TOO_LONG = f"expected at most {INTEGER_DIGITS} digits before and {DECIMALS} after the point"
 
 
@@ -63,7 +64,7 @@ def amount(value: Any) -> str | None:
         which may be thousands or decimals.
     """
     if type(value) is str:
-        return _amount(value)
+        return _amount(value) if len(value) <= _CACHED else _amount.__wrapped__(value)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
@@ -126,9 +127,10 @@ def day(value: Any) -> str | None:
     """
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int) or (isinstance(value, int) and value > 10**8):
         raise Unreadable(f"expected a date, came {shown(value)}")
-    return _day(value if isinstance(value, str) else str(value))
+    written = value if isinstance(value, str) else str(value)
+    return _day(written) if len(written) <= _CACHED else _day.__wrapped__(written)
 
 
 @lru_cache(maxsize=4096)
