@@ -50,8 +50,8 @@ def _is_complete(connection: Connection, tables: Tables) -> bool:
     version = _version(connection, tables)
     if version is not None and version > SCHEMA_VERSION:
         raise StagingError(
-            f"The staging tables are of version {version}, made by a newer airflow-provider-cloudbilling; this one knows "
-            f"version {SCHEMA_VERSION}. Upgrade the package here."
+            f"The staging tables are of version {version}, made by a newer airflow-provider-cloudbilling; this "
+            f"one knows version {SCHEMA_VERSION}. Upgrade the package here."
         )
     return version == SCHEMA_VERSION
 
