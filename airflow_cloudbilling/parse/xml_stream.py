@@ -38,14 +38,29 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
     :param keep_raw: whether leaves carry their source text.
     :raises Malformed: when the body is cut, is no XML, has a document type, or another root than the shape's.
     """
-    from lxml import etree  # only where XML is read: the import costs time
+    from lxml import etree
 
     chunks = utf8(body, charset)
     first = prolog(chunks, shape.root)
     reader = _Reader(shape, keep_raw)
-    parser = etree.XMLPullParser(
+    parser = _parser(reader.tags())
+    try:
+        yield from reader.feed(parser, first)
+        for chunk in chunks:
+            yield from reader.feed(parser, chunk)
+        root = parser.close()
+    except etree.XMLSyntaxError as error:
+        raise Malformed(f"the XML breaks off or is malformed: {error.msg}") from None
+    yield from reader.finish(root)
+
+
+def _parser(tags: tuple[str, ...]) -> Any:
+    """Return a parser that expands nothing, fetches nothing and keeps libxml2's own limits."""
+    from lxml import etree  # only where XML is read: the import costs time
+
+    return etree.XMLPullParser(
         events=("start", "end"),
-        tag=reader.tags(),
+        tag=tags,
         encoding="utf-8",
         resolve_entities=False,
         no_network=True,
@@ -55,14 +70,6 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
         remove_comments=True,
         remove_pis=True,
     )
-    try:
-        yield from reader.feed(parser, first)
-        for chunk in chunks:
-            yield from reader.feed(parser, chunk)
-        root = parser.close()
-    except etree.XMLSyntaxError as error:
-        raise Malformed(f"the XML breaks off or is malformed: {error.msg}") from None
-    yield from reader.finish(root)
 
 
 class _Frame:

@@ -253,16 +253,17 @@ class TwoTCloud(Source):
             yield from reader.items(events)
             _check_said(reader)
         except Malformed as error:
-            message = redact(
-                f"{reply.request.method} {reply.request.path} was not answered with invoices: {error}",
-                self.secrets(settings),
-            )
-            raise MalformedReplyError(message, conn_id=settings.conn_id, url=reply.url, status=reply.status) from None
+            raise self._malformed(reply, error, settings) from None
         if reader.computed:
             yield Notice(
                 f"{reader.computed} of {reader.invoices} invoices came without all of their totals; these were computed"
                 " from the lines."
             )
+
+    def _malformed(self, reply: Reply, error: Malformed, settings: Settings) -> MalformedReplyError:
+        asked = f"{reply.request.method} {reply.request.path}"
+        message = redact(f"{asked} was not answered with invoices: {error}", self.secrets(settings))
+        return MalformedReplyError(message, conn_id=settings.conn_id, url=reply.url, status=reply.status)
 
     def _question(self, ask: Ask, settings: Settings) -> Request:
         if ask.kind not in _ENDPOINTS:
