@@ -1,17 +1,35 @@
-"""What an XML body must pass before lxml sees it: one encoding, no document type, the expected root."""
+"""What an XML body must pass before lxml sees it (one encoding, no document type, the expected root), and the parser."""
 
 from __future__ import annotations
 
 import codecs
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from airflow_cloudbilling.parse.events import CHUNK, LONGEST_PROLOG, Malformed, encoding_of, first_bytes, found
 
 _PROLOG = re.compile(rb"\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*", re.DOTALL)
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?([\w.-]+)[\s/>]")
 _DECLARED = re.compile(rb"""<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)""")
+
+
+def hardened_parser(tags: tuple[str, ...]) -> Any:
+    """Return a parser that expands nothing, fetches nothing and keeps libxml2's own limits."""
+    from lxml import etree  # only where XML is read: the import costs time
+
+    return etree.XMLPullParser(
+        events=("start", "end"),
+        tag=tags,
+        encoding="utf-8",
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
 
 
 def utf8(body: IO[bytes], charset: str | None) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from airflow_cloudbilling.parse.events import (
     found,
 )
 from airflow_cloudbilling.parse.fields import fold
-from airflow_cloudbilling.parse.xml_guard import prolog, utf8
+from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
 
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
@@ -43,7 +43,7 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
     chunks = utf8(body, charset)
     first = prolog(chunks, shape.root)
     reader = _Reader(shape, keep_raw)
-    parser = _parser(reader.tags())
+    parser = hardened_parser(reader.tags())
     try:
         yield from reader.feed(parser, first)
         for chunk in chunks:
@@ -52,24 +52,6 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
     except etree.XMLSyntaxError as error:
         raise Malformed(f"the XML breaks off or is malformed: {error.msg}") from None
     yield from reader.finish(root)
-
-
-def _parser(tags: tuple[str, ...]) -> Any:
-    """Return a parser that expands nothing, fetches nothing and keeps libxml2's own limits."""
-    from lxml import etree  # only where XML is read: the import costs time
-
-    return etree.XMLPullParser(
-        events=("start", "end"),
-        tag=tags,
-        encoding="utf-8",
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
 
 
 class _Frame:
