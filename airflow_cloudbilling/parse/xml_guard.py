@@ -1,4 +1,4 @@
-"""What an XML body must pass before lxml sees it (one encoding, no document type, the expected root), and the parser."""
+"""What an XML body must pass before lxml sees it (encoding, no document type, expected root), and the parser."""
 
 from __future__ import annotations
 
