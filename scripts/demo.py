@@ -78,7 +78,7 @@ def run_dag(env: dict[str, str], month: str) -> None:
                 print("    {}: {} {}: {} invoices, {} lines".format(*found.groups()), flush=True)
             failed = failed or "Task failed with exception" in line
             if failed and "[DAG TEST] end task" in line:
-                airflow.terminate()  # it would wait minutes for the task's next try
+                airflow.kill()  # it would wait minutes for the task's next try, whatever else it is told
                 break
     if failed or airflow.returncode:
         fail("A task of the DAG failed." if failed else f"Airflow ended with exit code {airflow.returncode}.")

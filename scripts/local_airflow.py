@@ -26,6 +26,7 @@ def airflow_env() -> dict[str, str]:
     return env | {
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW_CONN_ERP_STAGING": json.dumps(staging),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "example_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",

@@ -14,6 +14,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 from airflow_cloudbilling.sandbox import Sandbox
 from local_airflow import (
     AIRFLOW,
@@ -36,6 +38,7 @@ PATIENCE = 180  # seconds until all parts of Airflow must be up
 def main() -> int:
     """Run the UI until Ctrl-C, and return the exit code."""
     start_log()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job would ignore
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Sandbox() as sandbox:
@@ -60,7 +63,8 @@ def show_ui(sandbox: Sandbox) -> int:
             wait_until_healthy(f"http://127.0.0.1:{port}", airflow)
             print(f"""
 Airflow's UI:  http://127.0.0.1:{port}    user admin, password admin
-    Dags → {DAG_ID} → Trigger: imports a month; leave the month empty for the last full one
+    Dags → {DAG_ID}: the scheduled run of the last full month starts by itself
+        Trigger imports any month again; leave it empty for the last full one
     Admin → Connections → twotcloud_default: its form and its Test button
 Staging:       {shown(STAGING)}
 Log:           {shown(LOG)}
@@ -83,7 +87,6 @@ def ui_env(port: int) -> dict[str, str]:
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(32),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
@@ -117,16 +120,14 @@ def wait_until_healthy(url: str, airflow: subprocess.Popen[bytes]) -> None:
 
 
 def stop(airflow: subprocess.Popen[bytes]) -> None:
-    """End Airflow with all its parts."""
-    airflow.send_signal(signal.SIGINT)  # on SIGTERM it would leave its parts running
-    try:
-        airflow.wait(30)
-    except subprocess.TimeoutExpired:
-        pass  # the next line ends it
-    try:
-        os.killpg(airflow.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # nothing is left
+    """End Airflow with all its parts, some of which are in process groups of their own."""
+    if airflow.poll() is None:
+        parts = psutil.Process(airflow.pid).children(recursive=True)
+        airflow.send_signal(signal.SIGINT)  # on SIGTERM it would leave its parts running
+        _, left = psutil.wait_procs([psutil.Process(airflow.pid), *parts], timeout=20)
+        for process in left:
+            process.kill()
+        airflow.wait()
 
 
 def free_port(wanted: int) -> int:
