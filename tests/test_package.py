@@ -1,0 +1,109 @@
+"""The package as it is installed: what the wheel holds, what Airflow finds, what importing it costs."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import airflow_cloudbilling
+
+ROOT = Path(__file__).parents[1]
+NAME = "airflow-provider-cloudbilling"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel and the source archive once, with the tools at hand and without the network."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT], check=True)
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built):
+    (wheel,) = built.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert {Path(name).parts[0] for name in held} == {"airflow_cloudbilling"}
+    sources = (ROOT / "airflow_cloudbilling").rglob("*.py")
+    assert {str(file.relative_to(ROOT)) for file in sources} | {"airflow_cloudbilling/py.typed"} == held
+    assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_source_archive_holds_what_tests_and_demo_need(built):
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        held = {name.partition("/")[2] for name in opened.getnames()}
+    assert {
+        "example_dags/monthly_invoice_import.py",
+        "scripts/demo.py",
+        "tests/conftest.py",
+        "Makefile",
+        "constraints.txt",
+        "README.md",
+        "CHANGELOG.md",
+    } <= held
+
+
+@pytest.mark.matrix
+def test_what_is_installed_is_found_by_airflow_and_pytest():
+    distribution = importlib.metadata.distribution(NAME)
+    assert distribution.version == airflow_cloudbilling.__version__
+    points = {(point.group, point.name): point.load() for point in distribution.entry_points}
+    assert set(points) == {
+        ("apache_airflow_provider", "provider_info"),
+        ("airflow.plugins", "cloudbilling"),
+        ("pytest11", "cloudbilling"),
+    }
+    assert points["apache_airflow_provider", "provider_info"]()["package-name"] == NAME
+
+
+@pytest.mark.matrix
+def test_every_module_imports():
+    modules = [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for file in sorted((ROOT / "airflow_cloudbilling").rglob("*.py"))
+        if file.name != "__main__.py"
+    ]
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    subprocess.run([sys.executable, "-W", "error:::airflow_cloudbilling", "-c", code, *modules], check=True)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("command", [("providers", "list"), ("plugins",)])
+def test_airflow_lists_the_provider(command):
+    done = subprocess.run([sys.executable, "-m", "airflow", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "cloudbilling" in done.stdout
+
+
+def test_a_dag_file_pays_little_for_the_operators():
+    code = (
+        "import sys; from airflow.sdk import DAG, BaseOperator; before = set(sys.modules);"
+        "import airflow_cloudbilling.operators.invoices;"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"httpx", "lxml", "sqlalchemy", "fastapi", "pandas"} & set(loaded)
+
+
+@pytest.mark.parametrize("constraints", sorted(ROOT.glob("constraints*.txt")), ids=lambda file: file.name)
+def test_constraints_are_names_and_versions(constraints):
+    line = re.compile(r"[a-z0-9.-]+==[a-z0-9.+]+( ; (python_version [<>=]+ '3\.\d+(\.\*)?'( and )?)+)?")
+    assert [text for text in constraints.read_text().splitlines() if not line.fullmatch(text)] == []
+
+
+def test_the_changelog_knows_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{airflow_cloudbilling.__version__}]" in changelog or "## [Unreleased]" in changelog
+
+
+def test_tests_reach_this_machine_only():
+    with socket.socket() as out, pytest.raises(RuntimeError, match="loopback only"):
+        out.connect(("192.0.2.1", 80))
