@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import staged
 
 ROOT = Path(__file__).parents[1]
 HOME = Path(tempfile.mkdtemp(prefix="cloudbilling-tests-"))
@@ -78,6 +79,13 @@ def pytest_configure(config: pytest.Config) -> None:
     shutil.copy(template, HOME / "airflow.db")
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which databases were left out, and how to take them in."""
+    for kind, variable in staged.SERVERS.items():
+        if kind not in staged.NAMED:
+            terminalreporter.write_line(f"Left out: every check on {kind}. Name a server in {variable} to run them.")
+
+
 def pytest_unconfigure() -> None:
     """Leave nothing behind."""
     shutil.rmtree(HOME, ignore_errors=True)
@@ -97,6 +105,15 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "erp_staging.db"
     monkeypatch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps({"conn_type": "sqlite", "host": str(path)}))
     return path
+
+
+@pytest.fixture(params=["sqlite", *staged.NAMED])
+def erp(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[staged.Erp]:
+    """Name an empty database of each kind in turn in the connection ``erp_staging`` and return it."""
+    database = staged.Erp(request.param, tmp_path)
+    monkeypatch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps(database.connection))
+    yield database
+    database.drop()
 
 
 @pytest.fixture

@@ -1,14 +1,19 @@
-"""What tests say of a staging database: invoices to load, and what the tables hold afterwards."""
+"""What tests say of a staging database: which ones there are, invoices to load, and what the tables hold afterwards."""
 
 from __future__ import annotations
 
-import sqlite3
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
+from sqlalchemy.pool import NullPool
+
+from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Slice
 from airflow_cloudbilling.staging.engine import Database, engine_for
 from airflow_cloudbilling.staging.ledger import Run
@@ -16,11 +21,69 @@ from airflow_cloudbilling.staging.loader import Loaded, Rules, Staging
 
 OCTOBER = Slice("twotcloud", "10001", "purchase", Period.parse("2026-10"))
 BUSINESS = ("invoice", "invoice_line", "invoice_tax", "slice_invoice", "document")
+SERVERS = {"postgres": "CLOUDBILLING_TEST_POSTGRES", "mysql": "CLOUDBILLING_TEST_MYSQL"}
+DRIVERS = {"postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+NAMED = [kind for kind, variable in SERVERS.items() if os.environ.get(variable)]
 
 
-def open_staging(path: Path) -> Staging:
-    """Return the staging tables in a SQLite file, created."""
-    staging = Staging(engine_for(Database("erp_staging", "sqlite", str(path))))
+class Erp:
+    """A staging database of one test: a SQLite file, or a database of its own on a server that the environment names.
+
+    :param kind: ``sqlite``, ``postgres`` or ``mysql``: the type of the Airflow connection.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.name = f"cloudbilling_test_{uuid4().hex[:12]}"
+        if kind == "sqlite":
+            self.connection: dict[str, Any] = {"conn_type": kind, "host": str(folder / f"{self.name}.db")}
+            return
+        self.server = make_url(os.environ[SERVERS[kind]]).set(drivername=DRIVERS[kind])
+        self._on_server(f"CREATE DATABASE {self.name}")
+        u = self.server
+        fields = {"host": u.host, "port": u.port, "login": u.username, "password": u.password, "schema": self.name}
+        self.connection = {"conn_type": kind, **{name: value for name, value in fields.items() if value is not None}}
+
+    def drop(self) -> None:
+        """Remove the database from its server."""
+        if self.kind != "sqlite":
+            self._on_server(f"DROP DATABASE {self.name}" + (" WITH (FORCE)" if self.kind == "postgres" else ""))
+
+    def engine(self, **changed: Any) -> Engine:
+        """Return an engine as the package makes it."""
+        return engine_for(Database("erp_staging", **{**self.connection, **changed}))
+
+    def query(self, sql: str, **values: Any) -> list[tuple[Any, ...]]:
+        """Return rows with amounts and days in the one text form that SQLite keeps them in."""
+        engine = self.engine()
+        with engine.connect() as connection:
+            return [tuple(map(_plain, row)) for row in connection.execute(text(sql), values)]
+
+    def execute(self, sql: str) -> None:
+        """Run a statement and commit it."""
+        with self.engine().begin() as connection:
+            connection.exec_driver_sql(sql)
+
+    def everything(self) -> str:
+        """Return all that the database holds, as text."""
+        engine = self.engine()
+        return repr([self.query(f"SELECT * FROM {name}") for name in inspect(engine).get_table_names()])
+
+    def _on_server(self, sql: str) -> None:
+        url: URL = self.server
+        with create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.exec_driver_sql(sql)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return canonical(value)
+    return value.isoformat() if isinstance(value, (date, datetime)) else value
+
+
+def open_staging(erp: Erp) -> Staging:
+    """Return the staging tables in a database, created."""
+    staging = Staging(erp.engine())
     staging.create()
     return staging
 
@@ -36,13 +99,15 @@ def invoice(number: int, net: str = "10", lines: int = 2, **header: Any) -> list
         InvoiceLine(line_id=str(n), description=f"line {n}", quantity="1", net_amount=net, tax_amount="2.1", raw="{}")
         for n in range(1, lines + 1)
     ]
-    amounts = {
-        "currency": "EUR",
-        "net_amount": net,
-        "tax_amount": "2.1",
-        "gross_amount": str(Decimal(net) + Decimal("2.1")),
-    }
+    gross = canonical(Decimal(net) + Decimal("2.1")) if len(net) < 20 else net
+    amounts = {"currency": "EUR", "net_amount": net, "tax_amount": "2.1", "gross_amount": gross}
     return [*items, Invoice(f"INV-{number}", **{**amounts, **header})]
+
+
+def invoices(numbers: Iterable[int], **header: Any) -> Iterator[InvoiceLine | Invoice]:
+    """Return several invoices as a source yields them."""
+    for number in numbers:
+        yield from invoice(number, **header)
 
 
 def load(
@@ -55,39 +120,32 @@ def load(
         return one.commit()
 
 
-def invoices(numbers: Iterable[int], **header: Any) -> Iterator[InvoiceLine | Invoice]:
-    """Return several invoices as a source yields them."""
-    for number in numbers:
-        yield from invoice(number, **header)
-
-
-def rows(path: Path, table: str, columns: str = "*", where: str = "1") -> list[tuple[Any, ...]]:
+def rows(erp: Erp, table: str, columns: str = "*", where: str = "1 = 1") -> list[tuple[Any, ...]]:
     """Return rows of a staging table in a fixed order."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(
-            f"SELECT {columns} FROM cloudbilling_{table} WHERE {where} ORDER BY 1, 2, 3, 4, 5"
-        ).fetchall()
+    return sorted(erp.query(f"SELECT {columns} FROM cloudbilling_{table} WHERE {where}"), key=repr)
 
 
-def dump(path: Path, *, with_load: bool = True) -> dict[str, list[tuple[Any, ...]]]:
-    """Return every business row; ``with_load=False`` leaves out which load wrote it, and from which text."""
-    result = {}
-    with closing(sqlite3.connect(path)) as connection:
-        for table in BUSINESS:
-            names = [row[1] for row in connection.execute(f"PRAGMA table_info(cloudbilling_{table})")]
-            kept = [n for n in names if with_load or n not in ("load_id", "source_sha256", "raw")]
-            query = f"SELECT {', '.join(kept)} FROM cloudbilling_{table}"
-            result[table] = sorted(connection.execute(query).fetchall(), key=repr)
+def dump(erp: Erp, *, with_load: bool = True, account: str | None = None) -> dict[str, list[tuple[Any, ...]]]:
+    """Return every business row; ``with_load=False`` leaves out which load wrote it, and from which text.
+
+    :param account: only this account's rows, without its name.
+    """
+    result, inspector = {}, inspect(erp.engine())
+    for table in BUSINESS:
+        names = [column["name"] for column in inspector.get_columns(f"cloudbilling_{table}")]
+        left_out = {"account"} if account else set()
+        left_out |= set() if with_load else {"load_id", "source_sha256", "raw"}
+        where = f"account = '{account}'" if account else "1 = 1"
+        result[table] = rows(erp, table, ", ".join(n for n in names if n not in left_out), where)
     return result
 
 
-def ids(path: Path) -> set[str]:
+def ids(erp: Erp) -> set[str]:
     """Return the staged invoices' numbers."""
-    return {row[0].removeprefix("INV-") for row in rows(path, "invoice", "invoice_id, 1, 1, 1, 1")}
+    return {row[0].removeprefix("INV-") for row in rows(erp, "invoice", "invoice_id")}
 
 
-def statuses(path: Path) -> list[str]:
+def statuses(erp: Erp, account: str | None = None) -> list[str]:
     """Return the loads' statuses, oldest first."""
-    with closing(sqlite3.connect(path)) as connection:
-        found = connection.execute("SELECT status FROM cloudbilling_load ORDER BY started_at").fetchall()
-        return [status for (status,) in found]
+    where = f"WHERE account = '{account}'" if account else ""
+    return [row[0] for row in erp.query(f"SELECT status FROM cloudbilling_load {where} ORDER BY started_at")]

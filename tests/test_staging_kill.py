@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import sqlite3
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event
-from staged import OCTOBER, dump, invoice, invoices, load, open_staging, rows, statuses
+from staged import OCTOBER, Erp, dump, invoice, invoices, load, open_staging, rows, statuses
 
 from airflow_cloudbilling.errors import CloudBillingError
+from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Staging
 
 BEFORE = range(30)
-Killer = Callable[[], None]
+THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
+COPIES = 100 if THOROUGH else 25
 
 
 def after() -> Iterator[Any]:
@@ -33,7 +31,7 @@ def after() -> Iterator[Any]:
     yield from invoices([29, 99])
 
 
-def in_child(work: Callable[[], None]) -> int:
+def in_child(work: Callable[[], object]) -> int:
     """Run work in a process of its own and return its id."""
     pid = os.fork()
     if pid == 0:
@@ -59,9 +57,9 @@ def at_each_step(staging: Staging, step: Callable[[], None]) -> None:
         event.listen(staging.engine, name, lambda *_: step())
 
 
-def second_load(path: Path, kill_at: int | None = None) -> int:
-    """Load the changed answer; die at a step, or return the number of steps."""
-    staging, steps = open_staging(path), 0
+def dying(staging: Staging, kill_at: int | None, work: Callable[[], object]) -> int:
+    """Work, and die at a step; return the number of steps if that one never comes."""
+    steps = 0
 
     def step() -> None:
         nonlocal steps
@@ -70,79 +68,64 @@ def second_load(path: Path, kill_at: int | None = None) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
     at_each_step(staging, step)
-    load(staging, after(), run=Run("dag", "task", "run", -1, 1))
-    step()  # committed, and nobody was told
+    work()
+    step()  # all is done, and nobody was told
     return steps
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    path = tmp_path / "base.db"
-    load(open_staging(path), invoices(BEFORE))
-    return path
+def second_load(erp: Erp, slice_: Slice, kill_at: int | None = None) -> int:
+    """Load the changed answer into a slice; die at a step, or return the number of steps."""
+    staging = open_staging(erp)
+    return dying(staging, kill_at, lambda: load(staging, after(), slice_, Run("dag", "task", "run", -1, 1)))
 
 
-def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(base: Path, tmp_path: Path) -> None:
-    complete = tmp_path / "complete.db"
-    shutil.copy(base, complete)
-    steps = second_load(complete)
-    old, new = dump(base, with_load=False), dump(complete, with_load=False)
+def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(erp: Erp) -> None:
+    staging = open_staging(erp)
+    load(staging, invoices(BEFORE), OCTOBER._replace(account="whole"))
+    old = dump(erp, with_load=False, account="whole")
+    steps = second_load(erp, OCTOBER._replace(account="whole"))
+    new = dump(erp, with_load=False, account="whole")
     assert steps > 60
     seen = set()
-    for kill_at in range(1, steps + 1):
-        path = tmp_path / f"{kill_at}.db"
-        shutil.copy(base, path)
-        assert ended_by(in_child(lambda p=path, n=kill_at: second_load(p, n))) == signal.SIGKILL
-        left = dump(path, with_load=False)
+    stride = 1 if THOROUGH or erp.kind == "sqlite" else 4
+    for kill_at in [*range(1, steps, stride), steps]:
+        account, own = str(kill_at), OCTOBER._replace(account=str(kill_at))
+        load(staging, invoices(BEFORE), own)
+        assert ended_by(in_child(lambda s=own, n=kill_at: second_load(erp, s, n))) == signal.SIGKILL
+        left = dump(erp, with_load=False, account=account)
         assert left in (old, new), f"half a slice after step {kill_at}"
         seen.add(left == new)
-        load(open_staging(path), after(), run=Run("dag", "task", "run", -1, 2))
-        assert dump(path, with_load=False) == new
-        assert set(statuses(path)) <= {"committed", "abandoned"}
+        load(staging, after(), own, Run("dag", "task", "run", -1, 2))
+        assert dump(erp, with_load=False, account=account) == new
+        assert set(statuses(erp, account)) <= {"committed", "abandoned"}
     assert seen == {False, True}
 
 
-def test_a_killed_creation_of_the_tables_is_finished_by_the_next(tmp_path: Path) -> None:
-    from airflow_cloudbilling.staging.engine import Database, engine_for
-
-    def create(path: Path, kill_at: int) -> None:
-        staging, steps = Staging(engine_for(Database("x", "sqlite", str(path)))), 0
-
-        def step() -> None:
-            nonlocal steps
-            steps += 1
-            if steps == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        at_each_step(staging, step)
-        staging.create()
-
-    for kill_at in range(1, 90, 4):
-        path = tmp_path / f"{kill_at}.db"
-        ended_by(in_child(lambda p=path, n=kill_at: create(p, n)))
-        assert load(open_staging(path), invoices([1])).merged.new == 1
+@pytest.mark.parametrize("kill_at", range(1, 90, 4 if THOROUGH else 16))
+def test_a_killed_creation_of_the_tables_is_finished_by_the_next(erp: Erp, kill_at: int) -> None:
+    staging = Staging(erp.engine())
+    ended_by(in_child(lambda: dying(staging, kill_at, staging.create)))
+    assert load(open_staging(erp), invoices([1])).merged.new == 1
 
 
-def test_two_copies_at_once_end_as_if_one_had_run(tmp_path: Path) -> None:
-    for n in range(25):
-        path = tmp_path / f"{n}.db"
-        pids = [in_child(lambda p=path: load(open_staging(p), invoices(BEFORE)) and None) for _ in range(2)]
+def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp) -> None:
+    for n in range(COPIES):
+        own = OCTOBER._replace(account=str(n))
+        pids = [in_child(lambda s=own: load(open_staging(erp), invoices(BEFORE), s)) for _ in range(2)]
         assert [ended_by(pid) for pid in pids] == [0, 0]
-        assert len(rows(path, "invoice")) == len(BEFORE)
-        assert len(rows(path, "invoice_line")) == 2 * len(BEFORE)
-        assert sorted(statuses(path)) in (["committed", "committed"], ["committed", "superseded"])
+        left = dump(erp, account=str(n))
+        assert (len(left["invoice"]), len(left["invoice_line"])) == (len(BEFORE), 2 * len(BEFORE))
+        assert sorted(statuses(erp, str(n))) in (["committed", "committed"], ["committed", "superseded"])
 
 
-def test_a_reader_that_always_looks_never_sees_half_a_slice(tmp_path: Path) -> None:
-    path = tmp_path / "erp.db"
-    staging, seen, stop = open_staging(path), set(), threading.Event()
+def test_a_reader_that_always_looks_never_sees_half_a_slice(erp: Erp) -> None:
+    staging, seen, stop = open_staging(erp), set(), threading.Event()
     query = "SELECT COUNT(*), COUNT(DISTINCT gross_amount), (SELECT COUNT(*) FROM cloudbilling_invoice_line) "
     query += "FROM cloudbilling_invoice"
 
     def look() -> None:
-        with closing(sqlite3.connect(path)) as connection:
-            while not stop.is_set():
-                seen.add(connection.execute(query).fetchone())
+        while not stop.is_set():
+            seen.update(erp.query(query))
 
     reader = threading.Thread(target=look)
     reader.start()
@@ -154,9 +137,8 @@ def test_a_reader_that_always_looks_never_sees_half_a_slice(tmp_path: Path) -> N
     assert len(seen) >= 2
 
 
-def test_loads_of_one_account_wait_for_each_other_and_not_for_the_vendor(tmp_path: Path) -> None:
-    path = tmp_path / "erp.db"
-    staging = open_staging(path)
+def test_loads_of_one_account_wait_for_each_other_and_not_for_the_vendor(erp: Erp) -> None:
+    staging = open_staging(erp)
     with staging.load(OCTOBER) as slow:
         slow.add(next(invoices([1])))
         began = time.monotonic()
@@ -164,14 +146,16 @@ def test_loads_of_one_account_wait_for_each_other_and_not_for_the_vendor(tmp_pat
         assert time.monotonic() - began < 5
 
 
-def test_an_error_in_the_middle_leaves_staging_as_it_was(base: Path) -> None:
-    before = dump(base)
+def test_an_error_in_the_middle_leaves_staging_as_it_was(erp: Erp) -> None:
+    staging = open_staging(erp)
+    load(staging, invoices(BEFORE))
+    before = dump(erp)
 
     def broken() -> Iterator[Any]:
         yield from invoices([1, 2])
         raise CloudBillingError("the vendor hung up")
 
     with pytest.raises(CloudBillingError):
-        load(open_staging(base), broken())
-    assert dump(base) == before
-    assert rows(base, "load", "status, error, 1, 1, 1")[-1][:2] == ("failed", "CloudBillingError: the vendor hung up")
+        load(staging, broken())
+    assert dump(erp) == before
+    assert rows(erp, "load", "status, error")[-1] == ("failed", "CloudBillingError: the vendor hung up")
