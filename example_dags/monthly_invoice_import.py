@@ -89,7 +89,7 @@ same vendor data writes nothing, so every task may be cleared and run again at a
     earlier = months_before(MONTH, "{{ params.lookback_months }}")
     staged, looked_back = [], []
     for conn_id, kind in IMPORTS:
-        source = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING}
+        source: dict[str, Any] = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING}
         name = f"{conn_id}_{kind}"
         staged.append(StageInvoicesOperator(task_id=f"stage_{name}", period=MONTH, **source).output)
         looked_back.append(
