@@ -6,18 +6,15 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import threading
 import time
-from contextlib import closing
 from datetime import datetime, timezone
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from staged import dump, rows, statuses
+from staged import Erp, dump, rows, statuses
 from test_staging_kill import ended_by, in_child
 
 from airflow_cloudbilling.errors import MalformedReplyError, RemovalError, UnavailableError
@@ -49,28 +46,26 @@ def connect(vendor: Sandbox, monkeypatch: pytest.MonkeyPatch, *, password: str |
     monkeypatch.setenv("AIRFLOW_CONN_TWOTCLOUD_DEFAULT", json.dumps(fields))
 
 
-def staged_sums(path: Path, kind: str, month: str) -> dict[str, dict[str, Decimal]]:
+def staged_sums(erp: Erp, kind: str, month: str) -> dict[str, dict[str, Decimal]]:
     """Add every amount column by currency, in Decimal, as somebody who trusts nobody would."""
     sums: dict[str, dict[str, Decimal]] = {}
-    join = "cloudbilling_invoice AS i JOIN cloudbilling_slice_invoice AS s USING (provider, account, kind, invoice_id)"
-    with closing(sqlite3.connect(path)) as connection:
-        for prefix, columns, extra in (
-            ("i", INVOICE_SUMS, ""),
-            ("l", LINE_SUMS, " JOIN cloudbilling_invoice_line AS l USING (provider, account, kind, invoice_id)"),
-        ):
-            names = ", ".join(f"{prefix}.{c}" for c in columns.values())
-            query = f"SELECT i.currency, {names} FROM {join}{extra} WHERE kind = ? AND s.period LIKE ?"
-            for currency, *amounts in connection.execute(query, (kind, f"{month}%")):
-                of_currency = sums.setdefault(currency, {})
-                for name, amount in zip(columns, amounts, strict=True):
-                    assert amount is None or isinstance(amount, str)
-                    of_currency[name] = of_currency.get(name, Decimal(0)) + Decimal(amount or 0)
+    key = "(provider, account, kind, invoice_id)"
+    tables = f"cloudbilling_invoice AS i JOIN cloudbilling_slice_invoice AS s USING {key}"
+    lines = f" JOIN cloudbilling_invoice_line AS l USING {key}"
+    for prefix, columns, more in (("i", INVOICE_SUMS, ""), ("l", LINE_SUMS, lines)):
+        names = ", ".join(f"{prefix}.{c}" for c in columns.values())
+        query = f"SELECT i.currency, {names} FROM {tables}{more} WHERE kind = :kind AND s.period LIKE :month"
+        for currency, *amounts in erp.query(query, kind=kind, month=f"{month}%"):
+            of_currency = sums.setdefault(currency, {})
+            for name, amount in zip(columns, amounts, strict=True):
+                assert amount is None or isinstance(amount, str)
+                of_currency[name] = of_currency.get(name, Decimal(0)) + Decimal(amount or 0)
     return sums
 
 
 @pytest.mark.parametrize("response_format", ["json", "xml"])
 def test_every_amount_column_sums_to_the_truth(
-    vendor: Sandbox, staging: Path, monkeypatch: pytest.MonkeyPatch, response_format: str
+    vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch, response_format: str
 ) -> None:
     connect(vendor, monkeypatch, response_format=response_format)
     for month in vendor.months:
@@ -78,23 +73,23 @@ def test_every_amount_column_sums_to_the_truth(
             result = stage(month, kind=kind)
             truth = vendor.truth("twotcloud", kind, month)
             expected = {c: {n: getattr(t, n) for n in (*INVOICE_SUMS, *LINE_SUMS)} for c, t in truth.items()}
-            assert staged_sums(staging, kind, month) == expected
+            assert staged_sums(erp, kind, month) == expected
             assert result["invoices"] == sum(t.invoices for t in truth.values())
             assert result["lines"] == sum(t.lines for t in truth.values())
             totals = {c: {n: Decimal(a) for n, a in amounts.items()} for c, amounts in result["totals"].items()}
             assert totals == {c: {n: getattr(t, n) for n in INVOICE_SUMS} for c, t in truth.items()}
 
 
-def test_xml_and_json_give_the_same_content(vendor: Sandbox, staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_xml_and_json_give_the_same_content(vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
     stage(vendor.months[-1])
-    before = dump(staging)
+    before = dump(erp)
     connect(vendor, monkeypatch, response_format="xml")
     again = stage(vendor.months[-1])
     assert (again["new"], again["changed"], again["unchanged"]) == (0, 0, again["invoices"])
-    assert dump(staging) == before
+    assert dump(erp) == before
 
 
-def test_the_result_is_small_plain_and_complete(vendor: Sandbox, staging: Path) -> None:
+def test_the_result_is_small_plain_and_complete(vendor: Sandbox, erp: Erp) -> None:
     result = stage(vendor.months[-1])
     assert json.loads(json.dumps(result)) == result
     (one,) = result["slices"]
@@ -108,7 +103,7 @@ def test_the_result_is_small_plain_and_complete(vendor: Sandbox, staging: Path) 
     assert stage(f"{one['period']}")["unchanged"] == result["invoices"], f"{month} and {one['period']} are one slice"
 
 
-def test_after_changes_at_the_vendor_staging_is_the_vendors_present_truth(vendor: Sandbox, staging: Path) -> None:
+def test_after_changes_at_the_vendor_staging_is_the_vendors_present_truth(vendor: Sandbox, erp: Erp) -> None:
     month = vendor.months[-1]
     stage(month)
     records = [r.invoice_id for r in vendor.records("twotcloud", "purchase", month)]
@@ -125,61 +120,57 @@ def test_after_changes_at_the_vendor_staging_is_the_vendors_present_truth(vendor
         "removed": 1,
     }
     truth = {r.invoice_id: str(r.gross_amount.normalize()) for r in vendor.records("twotcloud", "purchase", month)}
-    staged = dict(r[:2] for r in rows(staging, "invoice", "invoice_id, gross_amount, 1, 1, 1"))
+    staged = dict(r[:2] for r in rows(erp, "invoice", "invoice_id, gross_amount"))
     assert {i: Decimal(a) for i, a in staged.items()} == {i: Decimal(a) for i, a in truth.items()}
     assert added in staged
 
 
-def test_overlapping_windows_in_any_order_end_alike(
-    vendor: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overlapping_windows_in_any_order_end_alike(vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = vendor.months[-2:]
     windows = [first, second, f"{first}-15/{second}-15"]
     dumps = []
     for n in range(3):
         random.Random(n).shuffle(windows)
-        path = tmp_path / f"{n}.db"
-        monkeypatch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+        connect(vendor, monkeypatch, account=str(n))
         for window in windows:
             stage(window)
-        dumps.append(dump(path, with_load=False))
+        dumps.append(dump(erp, with_load=False, account=str(n)))
     assert dumps[0] == dumps[1] == dumps[2]
-    assert len(dumps[0]["invoice"]) == sum(
-        1 for m in (first, second) for _ in vendor.records("twotcloud", "purchase", m)
-    )
+    truth = [r for m in (first, second) for r in vendor.records("twotcloud", "purchase", m)]
+    assert len(dumps[0]["invoice"]) == len(truth)
 
 
 @pytest.mark.parametrize("answer", ['{"Invoices": []}', '{"Invoices": null}', "<InvoiceResponse />"])
-def test_an_empty_answer_wipes_nothing(vendor: Sandbox, staging: Path, answer: str) -> None:
+def test_an_empty_answer_wipes_nothing(vendor: Sandbox, erp: Erp, answer: str) -> None:
     stage(vendor.months[-1])
-    before = dump(staging)
+    before = dump(erp)
     vendor.serve("/v2/invoices", answer, "application/xml" if answer.startswith("<") else "application/json")
     with pytest.raises(RemovalError, match="allow_removals"):
         stage(vendor.months[-1])
-    assert dump(staging) == before
+    assert dump(erp) == before
     assert stage("2019-01")["invoices"] == 0
     assert stage(vendor.months[-1], allow_removals=True)["invoices"] == 0
 
 
 @pytest.mark.parametrize("fault", ["empty", "html"])
-def test_what_is_no_answer_is_an_error_that_says_what_came(vendor: Sandbox, staging: Path, fault: str) -> None:
+def test_what_is_no_answer_is_an_error_that_says_what_came(vendor: Sandbox, erp: Erp, fault: str) -> None:
     stage(vendor.months[-1])
-    before = dump(staging)
+    before = dump(erp)
     vendor.inject(fault, match="/v2/invoices", times=None)
     with pytest.raises(MalformedReplyError, match="twotcloud_default"):
         stage(vendor.months[-1])
-    assert dump(staging) == before
-    assert statuses(staging)[-1] == "failed"
+    assert dump(erp) == before
+    assert statuses(erp)[-1] == "failed"
 
 
 def test_a_wrong_key_sends_one_request_and_says_both_causes(
-    vendor: Sandbox, staging: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     connect(vendor, monkeypatch, password="wrong-key-that-nobody-may-see")
     with pytest.raises(AirflowFailException, match=r"(?s)header.*IP address") as caught:
         stage(vendor.months[-1])
     assert [r.status for r in vendor.requests] == [403]
-    assert "wrong-key-that-nobody-may-see" not in f"{caught.value}{caplog.text}{staging.read_bytes()!r}"
+    assert "wrong-key-that-nobody-may-see" not in f"{caught.value}{caplog.text}{erp.everything()}"
 
 
 def broken_answer(vendor: Sandbox) -> str:
@@ -192,40 +183,40 @@ def broken_answer(vendor: Sandbox) -> str:
     return body
 
 
-def test_a_record_that_cannot_be_read_fails_and_is_found_in_the_reject_table(vendor: Sandbox, staging: Path) -> None:
+def test_a_record_that_cannot_be_read_fails_and_is_found_in_the_reject_table(vendor: Sandbox, erp: Erp) -> None:
     broken_answer(vendor)
     with pytest.raises(AirflowFailException, match=r"1 of 2 records .*'B-1'.*a lot"):
         stage("2026-10")
-    assert rows(staging, "invoice") == []
-    ((invoice_id, reason, raw, *_),) = rows(staging, "reject", "invoice_id, reason, raw, 1, 1")
+    assert rows(erp, "invoice") == []
+    ((invoice_id, reason, raw, *_),) = rows(erp, "reject", "invoice_id, reason, raw")
     assert invoice_id == "B-1"
     assert "TotalInclVAT" in reason
     assert "a lot" in raw
 
 
-def test_in_quarantine_the_rest_is_staged(vendor: Sandbox, staging: Path) -> None:
+def test_in_quarantine_the_rest_is_staged(vendor: Sandbox, erp: Erp) -> None:
     broken_answer(vendor)
     result = stage("2026-10", on_reject="quarantine")
     assert (result["invoices"], result["rejected"]) == (1, 1)
     assert stage("2026-10", on_reject="quarantine")["removed"] == 0
 
 
-def test_the_window_can_be_shifted_without_moving_the_period(vendor: Sandbox, staging: Path) -> None:
+def test_the_window_can_be_shifted_without_moving_the_period(vendor: Sandbox, erp: Erp) -> None:
     result = stage("2026-02", window_shift_days=20)
     assert dict(vendor.requests[-1].query) == {"startDate": "20260221", "endDate": "20260320"}
     assert result["slices"][0]["period"] == "2026-02-01/2026-03-01"
 
 
-def test_the_request_log_has_every_exchange_and_no_secret(vendor: Sandbox, staging: Path) -> None:
+def test_the_request_log_has_every_exchange_and_no_secret(vendor: Sandbox, erp: Erp) -> None:
     vendor.inject("status", status=503, headers={"Retry-After": "0"}, times=1)
     stage(vendor.months[-1])
-    statuses_ = [r[1] for r in rows(staging, "request", "sequence, status, url, sha256, 1")]
+    statuses_ = [r[1] for r in rows(erp, "request", "sequence, status, url, sha256")]
     assert statuses_ == [503, 200]
     key = vendor.connections()["twotcloud_default"]["password"]
-    assert key.encode() not in staging.read_bytes()
+    assert key not in erp.everything()
 
 
-def test_a_long_wait_gives_the_worker_back_and_goes_on_with_the_same_load(vendor: Sandbox, staging: Path) -> None:
+def test_a_long_wait_gives_the_worker_back_and_goes_on_with_the_same_load(vendor: Sandbox, erp: Erp) -> None:
     from airflow.sdk.exceptions import TaskDeferred
 
     vendor.inject("status", status=429, headers={"Retry-After": "120"}, times=1)
@@ -234,15 +225,15 @@ def test_a_long_wait_gives_the_worker_back_and_goes_on_with_the_same_load(vendor
         stage(vendor.months[-1])
     _, trigger = deferred.value.trigger.serialize()
     assert 115 < (trigger["moment"] - began).total_seconds() < 125
-    assert statuses(staging) == ["waiting"]
+    assert statuses(erp) == ["waiting"]
     assert (deferred.value.method_name, len(vendor.requests)) == ("resume", 1)
     arguments = {"conn_id": "twotcloud_default", "staging_conn_id": "erp_staging", "period": vendor.months[-1]}
     again = StageInvoicesOperator(task_id="stage", **arguments)
     assert again.resume({})["new"] == len(list(vendor.records("twotcloud", "purchase", vendor.months[-1])))
-    assert statuses(staging) == ["committed"]
+    assert statuses(erp) == ["committed"]
 
 
-def test_a_wait_longer_than_max_wait_fails_in_words(vendor: Sandbox, staging: Path) -> None:
+def test_a_wait_longer_than_max_wait_fails_in_words(vendor: Sandbox, erp: Erp) -> None:
     vendor.inject("status", status=429, headers={"Retry-After": "99999999"}, times=None)
     with pytest.raises(UnavailableError, match="max_wait"):
         stage(vendor.months[-1])
@@ -258,19 +249,18 @@ def test_a_wait_longer_than_max_wait_fails_in_words(vendor: Sandbox, staging: Pa
         ({"max_removed": "many"}, "max_removed"),
         ({"timezone": "Mars/Olympus", "period": ""}, "period"),
         ({"conn_id": "erp_staging"}, "twotcloud"),
-        ({"schema": "finance"}, "schema"),
         ({"field_map": {"grossamount": "x"}}, "grossamount"),
     ],
 )
 def test_a_wrong_argument_is_named_before_any_request(
-    vendor: Sandbox, staging: Path, arguments: dict[str, Any], field: str
+    vendor: Sandbox, erp: Erp, arguments: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=field):
         stage(**{"period": "2026-10", **arguments})
     assert vendor.requests == []
 
 
-def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, staging: Path) -> None:
+def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, erp: Erp) -> None:
     vendor.inject("delay", seconds=30)
     operator = StageInvoicesOperator(
         task_id="stage", conn_id="twotcloud_default", staging_conn_id="erp_staging", period=vendor.months[-1]
@@ -280,28 +270,28 @@ def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, staging: Path) -> N
     with pytest.raises(Exception, match=r"(?i)abort|killed|stopped"):
         operator.execute({})
     assert time.monotonic() - began < 10
-    assert statuses(staging) == ["failed"]
+    assert statuses(erp) == ["failed"]
 
 
 def test_a_worker_killed_at_any_moment_leaves_no_half_slice_and_the_retry_ends_right(
-    vendor: Sandbox, staging: Path, monkeypatch: pytest.MonkeyPatch
+    vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     month = vendor.months[-1]
     stage(month)
     records = [r.invoice_id for r in vendor.records("twotcloud", "purchase", month)]
     dice, killed = random.Random(7), 0
-    for n in range(40):
-        before = dump(staging, with_load=False)
+    for n in range(40 if erp.kind == "sqlite" else 15):
+        before = dump(erp, with_load=False)
         vendor.change("amount", invoice_id=records[n % len(records)])
         pid = in_child(lambda: stage(month) and None)
         time.sleep(dice.random() * 0.12)
         os.kill(pid, signal.SIGKILL)
         killed += ended_by(pid) == signal.SIGKILL
-        left = dump(staging, with_load=False)
+        left = dump(erp, with_load=False)
         stage(month)
-        after = dump(staging, with_load=False)
+        after = dump(erp, with_load=False)
         assert left in (before, after)
         truth = {r.invoice_id: r.gross_amount for r in vendor.records("twotcloud", "purchase", month)}
-        assert {r[0]: Decimal(r[1]) for r in rows(staging, "invoice", "invoice_id, gross_amount, 1, 1, 1")} == truth
-    assert killed > 20
-    assert set(statuses(staging)) <= {"committed", "abandoned"}
+        assert {r[0]: Decimal(r[1]) for r in rows(erp, "invoice", "invoice_id, gross_amount")} == truth
+    assert killed > 5
+    assert set(statuses(erp)) <= {"committed", "abandoned"}
