@@ -23,7 +23,7 @@ import httpx
 
 from airflow_cloudbilling import __version__
 from airflow_cloudbilling.background import BackgroundLoop
-from airflow_cloudbilling.drivers import adrive, drive
+from airflow_cloudbilling.drivers import OnReply, adrive, drive
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError, UnavailableError
 from airflow_cloudbilling.redaction import clean, guard_http_logs, redact
 from airflow_cloudbilling.retry import Judge, Pause
@@ -99,9 +99,9 @@ class Client:
         finally:
             self._report()
 
-    def stream(self, conversation: Conversation) -> Iterator[Item]:
-        """Drive a conversation in the calling thread and yield what it finds."""
-        return drive(conversation, self.request, self._check_aborted)
+    def stream(self, conversation: Conversation, on_reply: OnReply | None = None) -> Iterator[Item]:
+        """Drive a conversation in the calling thread and yield what it finds; ``on_reply`` sees the good replies."""
+        return drive(conversation, self.request, self._check_aborted, on_reply)
 
     def close(self) -> None:
         """Close the connections and end the private thread."""
@@ -133,9 +133,9 @@ class Client:
         finally:
             self._report()
 
-    def astream(self, conversation: Conversation) -> AsyncGenerator[Item, None]:
-        """Drive a conversation on the running event loop and yield what it finds."""
-        return adrive(conversation, self.arequest, self._check_aborted)
+    def astream(self, conversation: Conversation, on_reply: OnReply | None = None) -> AsyncGenerator[Item, None]:
+        """Drive a conversation on the running event loop and yield what it finds, as :meth:`stream` does."""
+        return adrive(conversation, self.arequest, self._check_aborted, on_reply)
 
     async def aclose(self) -> None:
         """Close the connections."""

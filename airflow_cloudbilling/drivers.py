@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 from airflow_cloudbilling.source import Conversation, Item, Reply, Request
 
+OnReply = Callable[[Reply], None]
 
-def drive(conversation: Conversation, ask: Callable[[Request], Reply], check: Callable[[], None]) -> Iterator[Item]:
+
+def drive(
+    conversation: Conversation,
+    ask: Callable[[Request], Reply],
+    check: Callable[[], None],
+    on_reply: OnReply | None = None,
+) -> Iterator[Item]:
     """Yield what a conversation finds; a reply's body is closed when the next one replaces it, and at the end.
 
     :param ask: sends a request and returns the good reply.
     :param check: raises when the caller wants to stop.
+    :param on_reply: sees every reply before the conversation does, and leaves its body at the beginning.
     """
     reply = answer = None
     try:
@@ -20,6 +29,8 @@ def drive(conversation: Conversation, ask: Callable[[Request], Reply], check: Ca
             if isinstance(step, Request):
                 _close(reply)
                 reply = answer = ask(step)
+                if on_reply is not None:
+                    on_reply(reply)
             else:
                 check()
                 yield step
@@ -29,9 +40,12 @@ def drive(conversation: Conversation, ask: Callable[[Request], Reply], check: Ca
 
 
 async def adrive(
-    conversation: Conversation, ask: Callable[[Request], Awaitable[Reply]], check: Callable[[], None]
+    conversation: Conversation,
+    ask: Callable[[Request], Awaitable[Reply]],
+    check: Callable[[], None],
+    on_reply: OnReply | None = None,
 ) -> AsyncGenerator[Item, None]:
-    """Yield what a conversation finds, as :func:`drive` does, on the running event loop."""
+    """Yield what a conversation finds, as :func:`drive` does, on the running event loop; ``on_reply`` may block."""
     reply = answer = None
     try:
         while (step := _advance(conversation, answer)) is not None:
@@ -39,6 +53,8 @@ async def adrive(
             if isinstance(step, Request):
                 _close(reply)
                 reply = answer = await ask(step)
+                if on_reply is not None:
+                    await asyncio.to_thread(on_reply, reply)
             else:
                 check()
                 yield step

@@ -13,7 +13,8 @@ CloudBillingError                 the base; every error of this package is one
 │   ├── RejectedRecordsError      records could not be read and ``on_reject`` is ``fail``
 │   ├── IncompleteError           the vendor states another count than it sent
 │   └── RemovalError              more invoices would vanish than ``max_removed`` allows
-└── StagingError                  the staging database refused
+├── StagingError                  the staging database refused
+└── ArchiveError                  the archive cannot be written or read, or what it holds is damaged; look at the store
 
 Messages name the connection, the field or record, what was expected and what to do next. They never carry a secret.
 """
@@ -127,3 +128,7 @@ class RemovalError(LoadError):
 
 class StagingError(CloudBillingError):
     """The staging database refused a statement, or lacks what is needed."""
+
+
+class ArchiveError(CloudBillingError):
+    """The archive cannot be written or read, or an object in it is damaged."""

@@ -9,7 +9,7 @@ from airflow_cloudbilling.source import Source
 from airflow_cloudbilling.sources import SOURCES
 
 _DISTRIBUTION = "airflow-provider-cloudbilling"  # must be the distribution's name, or Airflow drops every provider
-_OPERATORS = "airflow_cloudbilling.operators.invoices"
+_OPERATORS = ("airflow_cloudbilling.operators.invoices", "airflow_cloudbilling.operators.restage")
 _STANDARD_FIELDS = ("host", "login", "password")
 
 
@@ -26,10 +26,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": source.title, "python-modules": [source.hook_class.rpartition(".")[0]]}
             for source in SOURCES.values()
         ],
-        "operators": [
-            {"integration-name": title, "python-modules": ["airflow_cloudbilling.operators.invoices"]}
-            for title in titles
-        ],
+        "operators": [{"integration-name": title, "python-modules": list(_OPERATORS)} for title in titles],
         "asset-uris": [
             {
                 "schemes": ["cloudbilling"],

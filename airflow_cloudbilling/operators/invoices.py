@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cloudbilling.assets import SCHEME, invoice_asset
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError, WaitError
-from airflow_cloudbilling.model import Period, Slice
-from airflow_cloudbilling.operators.summary import result_of, summary_line
-from airflow_cloudbilling.run_period import Chosen, choose_period
-from airflow_cloudbilling.source import Ask
+from airflow_cloudbilling.errors import WaitError
+from airflow_cloudbilling.operators.loading import LoadOperator, task_instance
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset, Context
+    from airflow.sdk import Context
 
+    from airflow_cloudbilling.archive import Archive
     from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.billing import BillingHook
-    from airflow_cloudbilling.staging.ledger import Run
-    from airflow_cloudbilling.staging.loader import Load, Loaded, Rules
-
-_NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
-_PROGRESS_SECONDS = 10.0
-_GUESSED_KIND = "purchase"
+    from airflow_cloudbilling.staging.loader import Load, Loaded
 
 
-class StageInvoicesOperator(BaseOperator):
+class StageInvoicesOperator(LoadOperator):
     """Stage the invoices that a vendor billed in a period; again with the same data, nothing is written.
 
     The connection's type decides which vendor is asked. The result, which is also the ``extra`` of the asset event,
@@ -44,6 +30,8 @@ class StageInvoicesOperator(BaseOperator):
     :param period: ``2026-10`` or ``2026-10-01/2026-11-01`` (half-open); empty: the run's partition, else the month of
         its data interval's start, else, when the interval has no length, the last full calendar month before it.
     :param kind: ``purchase``, ``sales`` or ``consolidated``, where the vendor tells them apart; ``None``: its default.
+    :param archive: folder or object storage (``s3://conn_id@bucket/prefix``) that keeps every answer as it came;
+        ``RestageInvoicesOperator`` reads it again.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
     :param timezone: in which calendar months are told.
     :param window_shift_days: moves the window that the vendor is asked for, not the period.
@@ -58,98 +46,32 @@ class StageInvoicesOperator(BaseOperator):
     :raises AirflowFailException: when no retry can mend it: wrong settings, a refusal, records that cannot be read.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "staging_conn_id", "period", "kind", "schema", "timezone")
-    ui_color = "#e8f1ea"
-
-    def __init__(
-        self,
-        *,
-        conn_id: str,
-        staging_conn_id: str,
-        period: str | None = None,
-        kind: str | None = None,
-        schema: str | None = None,
-        timezone: str = "UTC",
-        window_shift_days: int = 0,
-        field_map: Mapping[str, str] | None = None,
-        keep_raw: bool = True,
-        on_reject: str = "fail",
-        max_removed: float | str = "10%",
-        allow_removals: bool = False,
-        defer_after: float = 60,
-        deferrable: bool = True,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, defer_after: float = 60, deferrable: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.conn_id = conn_id
-        self.staging_conn_id = staging_conn_id
-        self.period = period
-        self.kind = kind
-        self.schema = schema
-        self.timezone = timezone
-        self.window_shift_days = window_shift_days
-        self.field_map = field_map
-        self.keep_raw = keep_raw
-        self.on_reject = on_reject
-        self.max_removed = max_removed
-        self.allow_removals = allow_removals
         self.defer_after = defer_after
         self.deferrable = deferrable
         self._client: Client | None = None
-        self._add_outlet()
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Stage the period and return what changed.
-
-        :returns: ``{slices: [{provider, account, kind, period, load_id, status, invoices, lines, new, changed,
-            unchanged, removed, rejected, frozen, documents, totals}], …}`` and the same over all slices.
-        """
-        return self._import(context)
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Take up the load that a wait interrupted, and return what :meth:`execute` returns."""
-        return self._import(context)
+        return self._run(context)
 
     def on_kill(self) -> None:
         """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
         if self._client is not None:
             self._client.abort()
 
-    def _import(self, context: Context) -> dict[str, Any]:
-        started = time.monotonic()
-        try:
-            chosen = self._choose(context)
-            loaded = [self._stage(context, chosen.period)]
-        except _NO_RETRY_MENDS as error:
-            raise AirflowFailException(str(error)) from error
-        for one in loaded:
-            self.log.info(summary_line(one, time.monotonic() - started))
-        result = result_of(loaded)
-        self._tell_asset(context, chosen.period, loaded[0].slice.kind, result)
-        return result
-
-    def _choose(self, context: Context) -> Chosen:
-        run = context.get("dag_run")
-        partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
-        interval = (context.get("data_interval_start"), context.get("data_interval_end"))
-        chosen = choose_period(self.period, partition_key, interval, self.timezone)
-        self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
-        return chosen
-
-    def _stage(self, context: Context, period: Period) -> Loaded:
+    def load_slice(self, context: Context) -> Loaded:
+        """Ask the vendor for the period, and stage what it answers."""
         from airflow_cloudbilling.operators.database import open_staging
 
-        hook, rules = self._hook(), self._rules()
-        source, settings = hook.source, hook.settings
-        kind = self.kind or source.default_kind
-        if kind not in source.kinds:
-            raise ConfigurationError(
-                f"{source.title} has no invoices of kind {kind!r}; use {' or '.join(source.kinds)}.", field="kind"
-            )
-        slice_ = Slice(source.conn_type, settings.account or source.account(settings), kind, period)
+        hook, rules, period = self._hook(), self._rules(), self._choose(context).period
+        slice_, archive = self._slice(hook, period), self._open_archive()
         staging = open_staging(self.staging_conn_id, self.schema)
+        if archive:
+            archive.check()
         try:
-            return self._load(hook, staging.load(slice_, _run(context), rules))
+            return self._load(hook, staging.load(slice_, task_instance(context), rules), archive)
         except WaitError as wait:
             self._wait(wait)
 
@@ -161,110 +83,14 @@ class StageInvoicesOperator(BaseOperator):
         self.log.info("%s Deferred until %s.", wait, moment)
         self.defer(trigger=DateTimeTrigger(moment), method_name="resume")
 
-    def _load(self, hook: BillingHook, load: Load) -> Loaded:
+    def _load(self, hook: BillingHook, load: Load, archive: Archive | None) -> Loaded:
+        from airflow_cloudbilling.operators.replay import keeper
+
         slice_ = load.slice
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
         defer_after = self.defer_after if self.deferrable else None
         with load, hook.get_conn(on_exchange=load.exchanged, defer_after=defer_after) as client:
             self._client = client
-            load.notices = self.log.warning
-            self._fill(load, client, hook.source.invoices(self._ask(slice_, hook), hook.settings))
-            loaded = load.commit()
-        if loaded.status == "superseded":
-            self.log.warning("A load that began later was committed first; this one changes nothing.")
-        return loaded
-
-    def _fill(self, load: Load, client: Client, conversation: Any) -> None:
-        began = told = time.monotonic()
-        for item in client.stream(conversation):
-            load.add(item)
-            if time.monotonic() - told > _PROGRESS_SECONDS:
-                told = time.monotonic()
-                self.log.info("%s, %.0f s", load.progress(), told - began)
-        self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
-
-    def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
-        return Ask(
-            kind=slice_.kind,
-            period=slice_.period,
-            window_shift_days=self.window_shift_days,
-            params=self._vendor_params(),
-            field_map={**hook.settings.field_map, **(self.field_map or {})},
-            keep_raw=self.keep_raw,
-        )
-
-    def _vendor_params(self) -> dict[str, str]:
-        """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
-        own = dict(self.params)
-        inherited = dict(self.dag.params) if self.has_dag() else {}  # type: ignore[no-untyped-call]
-        return {k: str(v) for k, v in own.items() if k not in inherited or inherited[k] != v}
-
-    def _hook(self) -> BillingHook:
-        from airflow_cloudbilling.hooks.billing import BillingHook
-
-        return BillingHook(self.conn_id)
-
-    def _rules(self) -> Rules:
-        from airflow_cloudbilling.staging.loader import Rules
-
-        if self.on_reject not in ("fail", "quarantine"):
-            raise ConfigurationError(f"{self.on_reject!r} is neither 'fail' nor 'quarantine'.", field="on_reject")
-        return Rules(_share(self.max_removed), self.allow_removals, self.on_reject == "quarantine")
-
-    def _add_outlet(self) -> None:
-        """Declare the asset where both its parts are known when the DAG is read."""
-        if _is_literal(self.conn_id) and (self.kind is None or _is_literal(self.kind)):
-            self.outlets = [*self.outlets, invoice_asset(self.conn_id, self.kind or _GUESSED_KIND)]
-
-    def _tell_asset(self, context: Context, period: Period, kind: str, result: dict[str, Any]) -> None:
-        """Put the result into the asset's event, under the partition that was staged."""
-        asset = invoice_asset(self.conn_id, kind)
-        if asset not in self.outlets:
-            self._replace_outlet(asset)
-        events = context.get("outlet_events")
-        if events is None or asset not in self.outlets:
-            return
-        events[asset].extra = result
-        key = getattr(context.get("dag_run"), "partition_key", None)
-        if key and key != period.key:
-            self._move_event(events[asset], asset, period)
-
-    def _replace_outlet(self, asset: Asset) -> None:
-        own = [o for o in self.outlets if str(getattr(o, "uri", "")).startswith(f"{SCHEME}://{self.conn_id}/")]
-        self.outlets = [asset if o in own else o for o in self.outlets]
-        if own:
-            self.log.warning(
-                "The asset of this import is %s; give the task kind=%r so that the DAG says so.",
-                asset.uri,
-                asset.uri.rsplit("/", 1)[1],
-            )
-
-    def _move_event(self, event: Any, asset: Asset, period: Period) -> None:
-        """Let the event name the period that was staged, not the run's; Airflow 3.2 cannot, so there it is left out."""
-        if hasattr(event, "add_partitions"):
-            event.add_partitions(period.key)
-        else:
-            self.outlets = [o for o in self.outlets if o != asset]
-
-
-def _is_literal(value: object) -> bool:
-    return isinstance(value, str) and "{{" not in value and "{%" not in value
-
-
-def _share(value: float | str | Decimal) -> Decimal:
-    """Read ``0.1``, ``"10%"`` or ``"10 %"`` as a share of 1."""
-    text = str(value).strip()
-    with suppress(InvalidOperation):
-        share = Decimal(text[:-1].strip()) / 100 if text.endswith("%") else Decimal(text)
-        if 0 <= share <= 1:
-            return share
-    raise ConfigurationError(f"{value!r} is not a share such as 0.1 or '10%'.", field="max_removed")
-
-
-def _run(context: Context) -> Run:
-    from airflow_cloudbilling.staging.ledger import Run
-
-    ti = context.get("ti")
-    if ti is None:
-        return Run()
-    return Run(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+            conversation = hook.source.invoices(self._ask(slice_, hook), hook.settings)
+            self._fill(load, client.stream(conversation, keeper(load, archive, hook.source.dropped_fields)))
+            return load.commit()

@@ -17,6 +17,11 @@ LOCK_SECONDS = 600
 _MOMENT = "%Y-%m-%d %H:%M:%S.%f"
 
 
+def moment_text(value: datetime | str) -> str:
+    """Return a moment read from a table as UTC text with microseconds; SQLite has it as text already."""
+    return value if isinstance(value, str) else value.strftime(_MOMENT)
+
+
 class Dialect:
     """A database with transactions, temporary tables and exact numbers."""
 
@@ -25,7 +30,7 @@ class Dialect:
     def now(self, connection: Connection) -> str:
         """Return the database's own time as UTC text with microseconds, which sorts as time does."""
         moment: datetime = connection.exec_driver_sql(self.clock_sql).scalar_one()
-        return moment.strftime(_MOMENT)
+        return moment_text(moment)
 
     @contextmanager
     def locked(self, connection: Connection, name: str) -> Iterator[None]:

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, literal, select, update
 
-from airflow_cloudbilling.model import Reject, Slice
-from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.model import Period, Reject, Slice
+from airflow_cloudbilling.staging.dialects import dialect_of, moment_text
 from airflow_cloudbilling.staging.tables import MOMENT, Tables
 
 OPEN = ("running", "waiting")
@@ -32,6 +32,18 @@ class Exchange(NamedTuple):
     url: str
     status: int | None
     sha256: str | None
+    method: str | None = None  # this and the following: of a good answer, for a replay
+    headers: str | None = None
+    request_key: str | None = None
+
+
+class Original(NamedTuple):
+    """A load that can be read again from the archive."""
+
+    load_id: str
+    slice: Slice
+    status: str
+    fetch_started_at: str
 
 
 def of_slice(table: Table, slice_: Slice, *, period: bool = True) -> ColumnElement[bool]:
@@ -57,11 +69,12 @@ class Ledger:
         self.tables = tables
         self.now = dialect_of(engine.dialect.name).now
 
-    def begin(self, slice_: Slice, run: Run) -> tuple[str, str]:
+    def begin(self, slice_: Slice, run: Run, original: Original | None = None) -> tuple[str, str]:
         """Open a load before the first request, or take up again the one with which this task instance waits.
 
         Open loads of its earlier tries are marked abandoned.
 
+        :param original: the load that is read again; the reading counts from when that one's did.
         :returns: the load's id and the moment from which its reading counts.
         """
         load = self.tables.load
@@ -70,13 +83,16 @@ class Ledger:
             if waiting := connection.scalar(self._waiting(slice_, run)):
                 again = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
                 connection.execute(update(load).where(load.c.load_id == waiting).values(again))
+                self._forget_answers(connection, waiting)
                 return str(waiting), started
             if run.try_number is not None:
                 earlier = and_(*self._of_task(run), load.c.try_number < run.try_number)
                 self._abandon(connection, slice_, earlier, started)
+            read_at = original.fetch_started_at if original else started
             row = {"load_id": str(uuid4()), **slice_values(slice_), "status": "running", **run._asdict()}
-            connection.execute(insert(load), [{**row, "fetch_started_at": started, "started_at": started}])
-        return row["load_id"], started
+            times = {"fetch_started_at": read_at, "started_at": started}
+            connection.execute(insert(load), [{**row, **times, "replay_of": original.load_id if original else None}])
+        return row["load_id"], read_at
 
     def abandon_older(self, connection: Connection, slice_: Slice, fetch_started_at: str) -> None:
         """Mark the slice's open loads whose reading began earlier: nothing that they hold can be committed any more."""
@@ -117,12 +133,49 @@ class Ledger:
             numbered = [{**row, "load_id": load_id, "sequence": n} for n, row in enumerate(rows, first)]
             connection.execute(insert(table), numbered)
 
+    def original(self, slice_: Slice, *statuses: str) -> Original | None:
+        """Return the slice's load of these statuses whose reading began last; of a replay, the one that it read."""
+        load = self.tables.load
+        last = load.c.fetch_started_at.desc()
+        of_status = and_(of_slice(load, slice_), load.c.status.in_(statuses))
+        which = select(func.coalesce(load.c.replay_of, load.c.load_id)).where(of_status).order_by(last).limit(1)
+        with self.engine.connect() as connection:
+            found = connection.scalar(which)
+        return self.load(found) if found else None
+
+    def load(self, load_id: str) -> Original | None:
+        """Return a load by its id; of a replay, the one that it read."""
+        load = self.tables.load
+        wanted = select(func.coalesce(load.c.replay_of, load.c.load_id)).where(load.c.load_id == load_id)
+        names = ("load_id", "provider", "account", "kind", "period", "status", "fetch_started_at")
+        with self.engine.connect() as connection:
+            row = connection.execute(
+                select(*(load.c[n] for n in names)).where(load.c.load_id == wanted.scalar_subquery())
+            ).first()
+        if row is None:
+            return None
+        slice_ = Slice(row.provider, row.account, row.kind, Period.parse(row.period))
+        return Original(row.load_id, slice_, row.status, moment_text(row.fetch_started_at))
+
+    def answers(self, load_id: str) -> list[Exchange]:
+        """Return the good answers of a load in the order in which they came."""
+        request = self.tables.request
+        good = and_(request.c.load_id == load_id, request.c.request_key.is_not(None))
+        columns = [request.c[name] for name in Exchange._fields]
+        with self.engine.connect() as connection:
+            return [Exchange(*row) for row in connection.execute(select(*columns).where(good).order_by("sequence"))]
+
     def status(self, load_id: str) -> str | None:
         """Return the status of a load."""
         load = self.tables.load
         with self.engine.connect() as connection:
             found: str | None = connection.scalar(select(load.c.status).where(load.c.load_id == load_id))
             return found
+
+    def _forget_answers(self, connection: Connection, load_id: str) -> None:
+        """Keep what came before the wait out of a replay: the conversation begins anew."""
+        request = self.tables.request
+        connection.execute(update(request).where(request.c.load_id == load_id).values(request_key=None))
 
     def _of_task(self, run: Run) -> list[ColumnElement[bool]]:
         load = self.tables.load

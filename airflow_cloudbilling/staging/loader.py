@@ -13,7 +13,7 @@ from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, Rej
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
 from airflow_cloudbilling.staging.create import create_tables
 from airflow_cloudbilling.staging.incoming import Incoming
-from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Run, totals_json
+from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Original, Run, totals_json
 from airflow_cloudbilling.staging.merge import Merge, Merged
 from airflow_cloudbilling.staging.tables import tables
 
@@ -77,12 +77,15 @@ class Staging:
         """Create what is missing of the tables and views, before and outside any load's transaction."""
         create_tables(self.engine, self.tables)
 
-    def load(self, slice_: Slice, run: Run | None = None, rules: Rules | None = None) -> Load:
+    def load(
+        self, slice_: Slice, run: Run | None = None, rules: Rules | None = None, original: Original | None = None
+    ) -> Load:
         """Open a load of a slice; use it as a context manager.
 
         :param run: the task instance, for the ledger.
+        :param original: the load whose answers are read again; the reading counts from when that one's did.
         """
-        return Load(self, slice_, run or Run(), rules or Rules())
+        return Load(self, slice_, run or Run(), rules or Rules(), original)
 
 
 class Load:
@@ -91,7 +94,9 @@ class Load:
     The load's reading counts from the moment that the block is entered.
     """
 
-    def __init__(self, staging: Staging, slice_: Slice, run: Run, rules: Rules) -> None:
+    def __init__(
+        self, staging: Staging, slice_: Slice, run: Run, rules: Rules, original: Original | None = None
+    ) -> None:
         if len(slice_.account) > 128:
             raise ConfigurationError(
                 f"account {slice_.account[:40]!r}… is longer than 128 characters.", field="account"
@@ -101,12 +106,14 @@ class Load:
         self.slice = slice_
         self.run = run
         self.rules = rules
+        self.original = original
         self.load_id = ""
         self.fetch_started_at = ""
         self.stated: int | None = None
         self.outside = 0
         self.rejected = 0
         self.notices: Callable[[str], None] = lambda message: None
+        self.before_merge: Callable[[Connection], None] = lambda connection: None
         self._blind = False  # a rejected record without an id: any invoice of the slice may be it
         self._rejects: list[Reject] = []
         self._first_rejects: list[str] = []
@@ -122,7 +129,7 @@ class Load:
 
     def __enter__(self) -> Load:
         """Open the ledger's entry and the temporary tables."""
-        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run)
+        self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run, self.original)
         self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
         self.incoming = Incoming(self._connection, self.staging.tables)
         return self
@@ -148,9 +155,14 @@ class Load:
     def exchanged(self, url: str, status: int | None, sha256: str | None) -> None:
         """Note an exchange with the vendor for the request log; ``url`` carries no secret."""
         self._pages += 1
-        self._exchanges.append(Exchange(url, status, sha256))
-        if len(self._exchanges) >= _FLUSH:
+        if len(self._exchanges) >= _FLUSH:  # the last one stays, it may turn out to be a good answer
             self._flush()
+        self._exchanges.append(Exchange(url, status, sha256))
+
+    def answered(self, method: str, headers: str, request_key: str) -> None:
+        """Note that the last exchange was a good answer, and what a replay needs to know of it."""
+        last = self._exchanges[-1]
+        self._exchanges[-1] = last._replace(method=method, headers=headers, request_key=request_key)
 
     def commit(self) -> Loaded:
         """Check what came, and merge it.
@@ -209,6 +221,7 @@ class Load:
             if superseded:
                 merged = merge.present()
             else:
+                self.before_merge(connection)
                 allowed = None if self.rules.allow_removals else self.rules.max_removed
                 merged = merge.run(removal=not self._blind, allowed=allowed)
             status = "superseded" if superseded else "committed"

@@ -261,6 +261,7 @@ class Tables:
             *(Column(name, Integer) for name in ("map_index", "try_number")),
             Column("started_at", MOMENT, nullable=False),
             Column("ended_at", MOMENT),
+            Column("replay_of", _key(36), comment="the load whose archived answers were read again"),
         )
         Index(f"{self.load.name}_by_slice", *(self.load.c[n] for n in ("provider", "account", "kind", "period")))
         self.request = self._table(
@@ -271,6 +272,9 @@ class Tables:
             Column("url", TEXT),
             Column("status", Integer, comment="HTTP status; none when no answer came"),
             Column("sha256", _key(64), comment="of the body as received"),
+            Column("method", _key(16), comment="of a good answer: how it was asked for"),
+            Column("headers", TEXT, comment="of a good answer: the headers that a replay needs, as JSON"),
+            Column("request_key", _key(64), comment="of a good answer: SHA-256 of the request, without credentials"),
         )
         self.reject = self._table(
             "reject",

@@ -1,0 +1,262 @@
+"""Bodies as vendors sent them, in object storage under their SHA-256: evidence, and what a replay reads.
+
+``<archive>/<first two hex digits>/<sha256>.gz`` holds one body, compressed. Names are made of digests alone, never of
+a vendor's text. A body of a source that names ``dropped_fields`` is kept without them, under the hash of what is kept;
+``<sha256 as received>.cleaned`` beside it says which that is.
+
+An object appears whole or not at all: in folders by a rename, in buckets because an upload counts when it is completed.
+Where a store can do neither, the size at the end of the compressed file tells a torn object, which is then written
+anew.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from airflow.sdk import ObjectStoragePath
+
+from airflow_cloudbilling.errors import ArchiveError, CloudBillingError, ConfigurationError, MalformedReplyError
+from airflow_cloudbilling.redaction import clean
+from airflow_cloudbilling.source import Reply
+
+_BLOCK = 8 * 1024 * 1024  # bytes of one part of an upload, or of one read; S3 takes no smaller part than 5 MiB
+_COPY = 1024 * 1024
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_WITH_FOLDERS = frozenset({"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs"})
+_RENAMED = frozenset({"file", "local"})  # fsspec's own transaction would pass through TMPDIR, perhaps another disk
+_DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
+
+
+class Archive:
+    """A place where bodies are kept for good.
+
+    :param location: a folder, or an address such as ``s3://conn_id@bucket/prefix``: anything that Airflow's
+        ``ObjectStoragePath`` opens. The store's connection must be allowed to list, read and write there.
+    :raises ConfigurationError: when it is no such address.
+    """
+
+    def __init__(self, location: str) -> None:
+        if ":" in urlsplit(location).netloc.rpartition("@")[0]:
+            raise ConfigurationError(
+                "holds a password; keep it in an Airflow connection and write s3://conn_id@bucket/prefix.",
+                field="archive",
+            )
+        self.location = location
+        try:
+            path = ObjectStoragePath(location)
+            self._fs: Any = path.fs
+            self._root = path.path.rstrip("/")
+        except Exception as error:  # whatever a store's own library raises when it is not installed or not set up
+            message = f"{location!r} cannot be opened as object storage ({_words(error)})."
+            raise ConfigurationError(message, field="archive") from error
+
+    def check(self) -> None:
+        """See that the archive can be written, by keeping an empty body in it.
+
+        :raises ArchiveError: when it cannot.
+        """
+        self._keep(io.BytesIO(), hashlib.sha256().hexdigest(), 0)
+
+    def put(self, reply: Reply, dropped_fields: Collection[str] = ()) -> str:
+        """Keep a reply's body, once; the body is left at its beginning.
+
+        Memory stays bounded, but for a source that drops fields, whose bodies are rewritten as a whole.
+
+        :param dropped_fields: names of JSON members that are left out wherever they stand.
+        :returns: the address of what is kept.
+        :raises ArchiveError: when the store fails.
+        :raises MalformedReplyError: when fields are to be dropped and the body is not JSON.
+        """
+        reply.body.seek(0)
+        try:
+            if not dropped_fields:
+                return self._keep(reply.body, reply.sha256, reply.size)
+            body = _cleaned(reply, dropped_fields)
+            digest = hashlib.sha256(body).hexdigest()
+            uri = self._keep(io.BytesIO(body), digest, len(body))
+            if digest != reply.sha256:
+                self._mark(reply.sha256, digest)
+            return uri
+        finally:
+            reply.body.seek(0)
+
+    def open(self, sha256: str) -> IO[bytes]:
+        """Return a body as a stream; reading it to its end checks what came.
+
+        :param sha256: of the body as received.
+        :raises ArchiveError: when it is not there; while reading, when it is damaged.
+        """
+        name = self._name(sha256)
+        with self._failing("cannot be read", name):
+            try:
+                file = self._fs.open(name, "rb", block_size=_BLOCK)
+            except FileNotFoundError:
+                sha256 = self._cleaned_as(sha256)
+                name = self._name(sha256)
+                file = self._fs.open(name, "rb", block_size=_BLOCK)
+        return cast("IO[bytes]", io.BufferedReader(_Checked(file, sha256, self._uri(name)), _COPY))
+
+    def _keep(self, body: IO[bytes], sha256: str, size: int) -> str:
+        name = self._name(sha256)
+        with self._failing("cannot be written", name):
+            if not self._is_whole(name, size):
+                with self._writing(name) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                    shutil.copyfileobj(body, packed, _COPY)
+        return self._uri(name)
+
+    def _is_whole(self, name: str, size: int) -> bool:
+        """Whether the object is there up to its end: gzip's last four bytes are the size of what it holds."""
+        try:
+            end: bytes = self._fs.tail(name, 4)
+        except FileNotFoundError:
+            return False
+        return end == (size % 2**32).to_bytes(4, "little")
+
+    def _mark(self, received: str, kept: str) -> None:
+        name = self._name(received, "cleaned")
+        with self._failing("cannot be written", name), self._writing(name) as file:
+            file.write(kept.encode())
+
+    def _cleaned_as(self, received: str) -> str:
+        try:
+            kept: bytes = self._fs.cat_file(self._name(received, "cleaned"))
+        except FileNotFoundError:
+            raise ArchiveError(
+                f"The archive {self.location} has no body with the SHA-256 {received}; was it archived elsewhere?"
+            ) from None
+        return kept.decode("ascii", "replace")
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Open an object that exists once the block has ended well, and not before."""
+        protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
+        if protocols & _WITH_FOLDERS:
+            self._fs.makedirs(name.rpartition("/")[0], exist_ok=True)
+        if not protocols & _RENAMED:
+            with self._fs.transaction, self._fs.open(name, "wb", block_size=_BLOCK) as file:
+                yield file
+            return
+        part = f"{name}.{uuid4().hex}.part"
+        try:
+            with self._fs.open(part, "wb") as file:
+                yield file
+            self._fs.mv(part, name)
+        except BaseException:
+            with suppress(OSError):
+                self._fs.rm_file(part)
+            raise
+
+    def _name(self, sha256: str, kind: str = "gz") -> str:
+        if not _SHA256.fullmatch(sha256):
+            raise ArchiveError(f"{sha256[:80]!r} is no SHA-256, so nothing is looked up in {self.location} under it.")
+        return f"{self._root}/{sha256[:2]}/{sha256}.{kind}"
+
+    def _uri(self, name: str) -> str:
+        return str(self._fs.unstrip_protocol(name))
+
+    @contextmanager
+    def _failing(self, what: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except CloudBillingError:
+            raise
+        except Exception as error:  # stores raise what their libraries raise, and many are no OSError
+            raise ArchiveError(
+                f"{self._uri(name)} {what} ({_words(error)}). Look at the archive {self.location!r} and its connection."
+            ) from error
+
+
+class _Checked(io.RawIOBase):
+    """A compressed file read forward; its end is reached only when the hash is right."""
+
+    def __init__(self, file: IO[bytes], sha256: str, uri: str) -> None:
+        super().__init__()
+        self._file = file
+        self._packed = gzip.GzipFile(fileobj=file, mode="rb")
+        self._hash = hashlib.sha256()
+        self._sha256 = sha256
+        self._uri = uri
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._packed.read(len(buffer))
+        except _DAMAGE as error:
+            raise ArchiveError(f"{self._uri} is damaged ({_words(error)}); restore it from a backup.") from error
+        except Exception as error:  # as above
+            raise ArchiveError(f"{self._uri} cannot be read ({_words(error)}).") from error
+        self._hash.update(data)
+        if not data and self._hash.hexdigest() != self._sha256:
+            raise ArchiveError(f"{self._uri} is damaged: its content has another SHA-256; restore it from a backup.")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._packed.close()
+            self._file.close()
+        super().close()
+
+
+class _Object(list[tuple[str, Any]]):
+    """A JSON object as it was written: in order, with members that came twice."""
+
+
+class _Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def without_fields(body: bytes, names: Collection[str]) -> bytes:
+    """Return a JSON body without the members of these names, at any depth; the same bytes when there are none.
+
+    :raises ValueError: when the body is not JSON.
+    """
+    wanted = {name.casefold() for name in names}
+    found = False
+
+    def keep(pairs: list[tuple[str, Any]]) -> _Object:
+        nonlocal found
+        kept = _Object((name, value) for name, value in pairs if name.casefold() not in wanted)
+        found = found or len(kept) < len(pairs)
+        return kept
+
+    numbers: dict[str, Any] = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _Number)
+    value = json.loads(body, object_pairs_hook=keep, strict=False, **numbers)
+    return _text(value).encode() if found else body
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, _Object):
+        return "{" + ", ".join([f"{json.dumps(name)}: {_text(each)}" for name, each in value]) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join([_text(each) for each in value]) + "]"
+    return json.dumps(value)
+
+
+def _cleaned(reply: Reply, names: Collection[str]) -> bytes:
+    try:
+        return without_fields(reply.body.read(), names)
+    except (ValueError, RecursionError):
+        message = f"the answer of {reply.url} is not JSON, so {', '.join(names)} cannot be kept out of the archive."
+        raise MalformedReplyError(message, url=reply.url, status=reply.status) from None
+
+
+def _words(error: Exception) -> str:
+    return clean(f"{type(error).__name__}: {error}")

@@ -1,0 +1,227 @@
+"""What every operator that loads a slice of invoices shares: its period, its rules, its result and its asset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cloudbilling.assets import SCHEME, invoice_asset
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.operators.summary import result_of, summary_line
+from airflow_cloudbilling.run_period import Chosen, choose_period
+from airflow_cloudbilling.source import Ask, Item
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset, Context
+
+    from airflow_cloudbilling.archive import Archive
+    from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.staging.ledger import Run
+    from airflow_cloudbilling.staging.loader import Load, Loaded, Rules
+
+_NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
+_PROGRESS_SECONDS = 10.0
+_GUESSED_KIND = "purchase"
+
+
+class LoadOperator(BaseOperator):
+    """Base of the operators that bring a slice of staging up to date; :meth:`load_slice` says from where.
+
+    Parameters as of :class:`~airflow_cloudbilling.operators.invoices.StageInvoicesOperator`.
+    """
+
+    template_fields: Sequence[str] = ("conn_id", "staging_conn_id", "period", "kind", "schema", "timezone", "archive")
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        staging_conn_id: str,
+        period: str | None = None,
+        kind: str | None = None,
+        archive: str | None = None,
+        schema: str | None = None,
+        timezone: str = "UTC",
+        window_shift_days: int = 0,
+        field_map: Mapping[str, str] | None = None,
+        keep_raw: bool = True,
+        on_reject: str = "fail",
+        max_removed: float | str = "10%",
+        allow_removals: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.staging_conn_id = staging_conn_id
+        self.period = period
+        self.kind = kind
+        self.archive = archive
+        self.schema = schema
+        self.timezone = timezone
+        self.window_shift_days = window_shift_days
+        self.field_map = field_map
+        self.keep_raw = keep_raw
+        self.on_reject = on_reject
+        self.max_removed = max_removed
+        self.allow_removals = allow_removals
+        self._add_outlet()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Load the period and return what changed.
+
+        :returns: ``{slices: [{provider, account, kind, period, load_id, status, invoices, lines, new, changed,
+            unchanged, removed, rejected, frozen, documents, totals}], …}`` and the same over all slices.
+        """
+        return self._run(context)
+
+    def _run(self, context: Context) -> dict[str, Any]:
+        """Load and tell; apart from ``execute``, which Airflow lets nobody but itself call."""
+        started = time.monotonic()
+        try:
+            loaded = [self.load_slice(context)]
+        except _NO_RETRY_MENDS as error:
+            raise AirflowFailException(str(error)) from error
+        for one in loaded:
+            self.log.info(summary_line(one, time.monotonic() - started))
+            if one.status == "superseded":
+                self.log.warning("A load that began later was committed first; this one changes nothing.")
+        result = result_of(loaded)
+        self._tell_asset(context, loaded[0].slice.period, loaded[0].slice.kind, result)
+        return result
+
+    def load_slice(self, context: Context) -> Loaded:
+        """Load one slice."""
+        raise NotImplementedError
+
+    def _choose(self, context: Context) -> Chosen:
+        run = context.get("dag_run")
+        partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
+        interval = (context.get("data_interval_start"), context.get("data_interval_end"))
+        chosen = choose_period(self.period, partition_key, interval, self.timezone)
+        self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+        return chosen
+
+    def _slice(self, hook: BillingHook, period: Period, default_kind: str | None = None) -> Slice:
+        source, settings = hook.source, hook.settings
+        kind = given(self.kind) or default_kind or source.default_kind
+        if kind not in source.kinds:
+            raise ConfigurationError(
+                f"{source.title} has no invoices of kind {kind!r}; use {' or '.join(source.kinds)}.", field="kind"
+            )
+        return Slice(source.conn_type, settings.account or source.account(settings), kind, period)
+
+    def _fill(self, load: Load, items: Iterable[Item]) -> None:
+        load.notices = self.log.warning
+        began = told = time.monotonic()
+        for item in items:
+            load.add(item)
+            if time.monotonic() - told > _PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.log.info("%s, %.0f s", load.progress(), told - began)
+        self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
+
+    def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
+        return Ask(
+            kind=slice_.kind,
+            period=slice_.period,
+            window_shift_days=self.window_shift_days,
+            params=self._vendor_params(),
+            field_map={**hook.settings.field_map, **(self.field_map or {})},
+            keep_raw=self.keep_raw,
+        )
+
+    def _vendor_params(self) -> dict[str, str]:
+        """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
+        own = dict(self.params)
+        inherited = dict(self.dag.params) if self.has_dag() else {}  # type: ignore[no-untyped-call]
+        return {k: str(v) for k, v in own.items() if k not in inherited or inherited[k] != v}
+
+    def _hook(self) -> BillingHook:
+        from airflow_cloudbilling.hooks.billing import BillingHook
+
+        return BillingHook(self.conn_id)
+
+    def _open_archive(self) -> Archive | None:
+        from airflow_cloudbilling.archive import Archive
+
+        location = given(self.archive)
+        return Archive(location) if location else None
+
+    def _rules(self) -> Rules:
+        from airflow_cloudbilling.staging.loader import Rules
+
+        if self.on_reject not in ("fail", "quarantine"):
+            raise ConfigurationError(f"{self.on_reject!r} is neither 'fail' nor 'quarantine'.", field="on_reject")
+        return Rules(_share(self.max_removed), self.allow_removals, self.on_reject == "quarantine")
+
+    def _add_outlet(self) -> None:
+        """Declare the asset where both its parts are known when the DAG is read."""
+        if _is_literal(self.conn_id) and (self.kind is None or _is_literal(self.kind)):
+            self.outlets = [*self.outlets, invoice_asset(self.conn_id, self.kind or _GUESSED_KIND)]
+
+    def _tell_asset(self, context: Context, period: Period, kind: str, result: dict[str, Any]) -> None:
+        """Put the result into the asset's event, under the partition that was staged."""
+        asset = invoice_asset(self.conn_id, kind)
+        if asset not in self.outlets:
+            self._replace_outlet(asset)
+        events = context.get("outlet_events")
+        if events is None or asset not in self.outlets:
+            return
+        events[asset].extra = result
+        key = getattr(context.get("dag_run"), "partition_key", None)
+        if key and key != period.key:
+            self._move_event(events[asset], asset, period)
+
+    def _replace_outlet(self, asset: Asset) -> None:
+        own = [o for o in self.outlets if str(getattr(o, "uri", "")).startswith(f"{SCHEME}://{self.conn_id}/")]
+        self.outlets = [asset if o in own else o for o in self.outlets]
+        if own:
+            self.log.warning(
+                "The asset of this import is %s; give the task kind=%r so that the DAG says so.",
+                asset.uri,
+                asset.uri.rsplit("/", 1)[1],
+            )
+
+    def _move_event(self, event: Any, asset: Asset, period: Period) -> None:
+        """Let the event name the period that was staged, not the run's; Airflow 3.2 cannot, so there it is left out."""
+        if hasattr(event, "add_partitions"):
+            event.add_partitions(period.key)
+        else:
+            self.outlets = [o for o in self.outlets if o != asset]
+
+
+def given(value: str | None) -> str | None:
+    """Return a templated argument, or None when it was left out or rendered empty (a Param that is null: "None")."""
+    return value if value and value.strip() not in ("", "None") else None
+
+
+def _is_literal(value: object) -> bool:
+    return isinstance(value, str) and "{{" not in value and "{%" not in value
+
+
+def _share(value: float | str | Decimal) -> Decimal:
+    """Read ``0.1``, ``"10%"`` or ``"10 %"`` as a share of 1."""
+    text = str(value).strip()
+    with suppress(InvalidOperation):
+        share = Decimal(text[:-1].strip()) / 100 if text.endswith("%") else Decimal(text)
+        if 0 <= share <= 1:
+            return share
+    raise ConfigurationError(f"{value!r} is not a share such as 0.1 or '10%'.", field="max_removed")
+
+
+def task_instance(context: Context) -> Run:
+    """Return the task instance as the ledger names it."""
+    from airflow_cloudbilling.staging.ledger import Run
+
+    ti = context.get("ti")
+    if ti is None:
+        return Run()
+    return Run(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)

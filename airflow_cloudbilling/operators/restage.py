@@ -1,0 +1,113 @@
+"""Reading a period's invoices again from the archive: a mended mapping is replayed, and no vendor is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_cloudbilling.drivers import drive
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.operators.loading import LoadOperator, given, task_instance
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cloudbilling.archive import Archive
+    from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.staging.changes import Changes
+    from airflow_cloudbilling.staging.ledger import Original
+    from airflow_cloudbilling.staging.loader import Load, Loaded, Staging
+
+_TOLD = 20  # changed invoices named in the log
+
+
+class RestageInvoicesOperator(LoadOperator):
+    """Stage a period once more from the answers that the archive keeps, as they would be read today.
+
+    The same guarantees hold as for an import, and the result is the same; the log says besides which invoices changed.
+    The reading counts from when the vendor was asked, so whatever was imported since stays. The vendor's connection is
+    read for its account and settings; no request is sent.
+
+    :param conn_id: connection of the billing vendor that was asked.
+    :param staging_conn_id: connection of the staging database.
+    :param archive: where ``StageInvoicesOperator`` kept the answers.
+    :param period: as of ``StageInvoicesOperator``; may be left out when ``load_id`` is given.
+    :param kind: likewise.
+    :param load_id: the load to read again, which may be a failed one; ``None``: the slice's last committed one.
+    :param field_map: canonical name → dotted path in the vendor's record; adds to the connection's.
+    :param schema: as of ``StageInvoicesOperator``, and likewise ``timezone``, ``keep_raw``, ``on_reject``,
+        ``max_removed`` and ``allow_removals``.
+    :param window_shift_days: as it was when the vendor was asked, and likewise ``params``.
+    :raises AirflowFailException: when no retry can mend it, as for an import, or when there is no such load, or it
+        recorded no answer to what is asked.
+    """
+
+    template_fields: Sequence[str] = (*LoadOperator.template_fields, "load_id")
+
+    def __init__(self, *, archive: str, load_id: str | None = None, **kwargs: Any) -> None:
+        super().__init__(archive=archive, **kwargs)
+        self.load_id = load_id
+
+    def load_slice(self, context: Context) -> Loaded:
+        """Replay the load's answers, and stage what they say."""
+        from airflow_cloudbilling.operators.database import open_staging
+
+        hook, rules, archive = self._hook(), self._rules(), self._open_archive()
+        if archive is None:
+            raise ConfigurationError("is empty; name the archive that the import wrote to.", field="archive")
+        staging = open_staging(self.staging_conn_id, self.schema)
+        original = self._original(context, hook, staging)
+        words = "Reading the answers to load %s (%s, asked at %s UTC) again; no vendor is asked."
+        self.log.info(words, original.load_id, original.status, original.fetch_started_at)
+        load = staging.load(original.slice, task_instance(context), rules, original)
+        return self._replay(hook, load, archive)
+
+    def _replay(self, hook: BillingHook, load: Load, archive: Archive) -> Loaded:
+        from airflow_cloudbilling.operators.replay import Replay
+        from airflow_cloudbilling.staging.changes import Changes
+
+        assert load.original is not None
+        load_id = load.original.load_id
+        replay = Replay(archive, hook.settings, load_id, load.ledger.answers(load_id))
+        conversation = hook.source.invoices(self._ask(load.slice, hook), hook.settings)
+        changes = Changes(load, _TOLD)
+        with load:
+            self._fill(load, drive(conversation, replay.answer, lambda: None))
+            loaded = load.commit()
+        self._tell_changes(changes, loaded)
+        return loaded
+
+    def _tell_changes(self, changes: Changes, loaded: Loaded) -> None:
+        made = changes.made() if loaded.merged.changed else []
+        for change in made:
+            self.log.info("Invoice %s changed: gross %s → %s.", *change)
+        if loaded.merged.changed > len(made):
+            self.log.info("… and %d more.", loaded.merged.changed - len(made))
+
+    def _original(self, context: Context, hook: BillingHook, staging: Staging) -> Original:
+        if load_id := given(self.load_id):
+            return self._named(load_id, context, hook, staging)
+        slice_ = self._slice(hook, self._choose(context).period)
+        if found := staging.ledger.original(slice_, "committed"):
+            return found
+        failed = staging.ledger.original(slice_, "failed")
+        hint = f" The last one failed; load_id={failed.load_id!r} reads that one again." if failed else ""
+        raise ConfigurationError(f"{_name(slice_)} has no committed load.{hint}", field="period")
+
+    def _named(self, load_id: str, context: Context, hook: BillingHook, staging: Staging) -> Original:
+        found = staging.ledger.load(load_id)
+        if found is None:
+            raise ConfigurationError(f"there is no load {load_id!r} in {staging.tables.load}.", field="load_id")
+        if found.status in ("running", "waiting"):
+            raise ConfigurationError(f"load {load_id} is still {found.status}; wait for its end.", field="load_id")
+        period = self._choose(context).period if given(self.period) else found.slice.period
+        wanted = self._slice(hook, period, found.slice.kind)
+        if wanted != found.slice:
+            message = f"load {load_id} is of {_name(found.slice)}, not of {_name(wanted)}."
+            raise ConfigurationError(message, field="load_id")
+        return found
+
+
+def _name(slice_: Slice) -> str:
+    return f"{slice_.provider} account {slice_.account!r}, {slice_.kind}, {slice_.period.key}"
