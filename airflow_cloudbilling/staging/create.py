@@ -36,10 +36,10 @@ def create_tables(engine: Engine, tables: Tables) -> None:
         with engine.connect() as connection, dialect.locked(connection, f"ddl/{tables.metadata.schema}"):
             if not _is_complete(connection, tables):  # another process may have been quicker
                 _upgrade(connection, tables)
-    except DBAPIError as error:
-        sql = ";\n".join(ddl(engine, tables))
+    except (DBAPIError, OSError) as error:  # a driver that cannot read a TLS file says so as OSError
+        sql, cause = ";\n".join(ddl(engine, tables)), getattr(error, "orig", error)
         raise StagingError(
-            f"The staging tables could not be reached or created ({str(error.orig).strip()}). If the right to create "
+            f"The staging tables could not be reached or created ({str(cause).strip()}). If the right to create "
             f"tables is missing, let somebody who has it run:\n{sql};\nINSERT INTO {tables.schema_version} (version) "
             f"VALUES ({SCHEMA_VERSION});"
         ) from error

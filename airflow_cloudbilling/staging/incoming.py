@@ -70,7 +70,9 @@ class Incoming:
         self.connection = connection
         self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
-        self.invoice = _like("new_invoice", tables.invoice, metadata, ("slice_period", "load_id", "posted_at"))
+        self.invoice = _like(
+            "new_invoice", tables.invoice, metadata, ("slice_period", "load_id", "posted_at", "posted_reference")
+        )
         late = (("staged_hash", String(64)), ("staged_period", String(32)), ("action", String(16)))
         for name, type_ in (("sign", Integer()), *late):
             self.invoice.append_column(Column(name, type_))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError, WaitError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
 from airflow_cloudbilling.staging.create import create_tables
+from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Original, Run, totals_json
 from airflow_cloudbilling.staging.merge import Merge, Merged
@@ -76,6 +78,11 @@ class Staging:
     def create(self) -> None:
         """Create what is missing of the tables and views, before and outside any load's transaction."""
         create_tables(self.engine, self.tables)
+
+    def locked(self, connection: Connection, slice_: Slice) -> AbstractContextManager[None]:
+        """Return a transaction that no other has at the same time for the slice's account and kind."""
+        name = f"{self.tables.metadata.schema}/{slice_.provider}/{slice_.account}/{slice_.kind}"
+        return dialect_of(self.engine.dialect.name).locked(connection, name)
 
     def load(
         self, slice_: Slice, run: Run | None = None, rules: Rules | None = None, original: Original | None = None
@@ -214,8 +221,7 @@ class Load:
 
     def _merge_once(self) -> Loaded:
         connection, slice_ = self._connection, self.slice
-        lock = f"{self.staging.tables.metadata.schema}/{slice_.provider}/{slice_.account}/{slice_.kind}"
-        with self.incoming.dialect.locked(connection, lock):
+        with self.staging.locked(connection, slice_):
             merge = Merge(connection, self.staging.tables, slice_, self.incoming, self.load_id, self.fetch_started_at)
             superseded = merge.superseded()
             if superseded:

@@ -213,6 +213,7 @@ class Merge:
             "load_id": self.load_id,
             "slice_period": case((before > period, before), else_=period),
             "posted_at": None,
+            "posted_reference": None,
         }
         self._copy(self.tables.invoice, new, own, select(new).where(fresh))
         for target, rows in (

@@ -16,7 +16,7 @@ from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
 
 FROZEN_STATES = ("intent", "submitted", "accepted", "unknown")
-_RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
+RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
 
 Row = dict[str, Any]
 
@@ -97,7 +97,7 @@ class Revisions:
             "load_id": self.load_id,
             **slice_values(self.slice),
             "invoice_id": row["invoice_id"],
-            "rule": _RULES[reason],
+            "rule": RULES[reason],
             "severity": "error",
             "expected": _gross(staged),
             "actual": actual,
@@ -113,7 +113,7 @@ class Revisions:
         finding = self.tables.finding
         unresolved = and_(
             of_slice(finding, self.slice, period=False),
-            finding.c.rule.in_(_RULES.values()),
+            finding.c.rule.in_(RULES.values()),
             finding.c.resolved_at.is_(None),
             finding.c.invoice_id.in_(ids),
         )

@@ -118,6 +118,7 @@ def _invoice_columns() -> list[Column[Any]]:
         Column("source_sha256", _key(64), comment="SHA-256 of the body that it came in"),
         _load_id(comment="the load that last changed the row"),
         Column("posted_at", MOMENT, comment="when Sage accepted it or an ERP marked it; then it is frozen"),
+        Column("posted_reference", TEXT, comment="what the ERP calls its posting"),
     ]
 
 

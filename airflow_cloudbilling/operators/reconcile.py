@@ -1,0 +1,74 @@
+"""Closing a month: what an ERP has posted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Period
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class MarkPostedOperator(BaseOperator):
+    """Mark staged invoices as posted, for ERPs that read staging themselves; from then on they are frozen.
+
+    What the vendor says of them later goes to ``cloudbilling_invoice_revision`` with a finding, and the posted version
+    stays. Marking again changes nothing.
+
+    :param staging_conn_id: connection of the staging database.
+    :param invoices: keys of the invoices: mappings with ``provider, account, kind, invoice_id``, or these four in order.
+    :param period: instead, every invoice of the slices of this period, ``2026-10`` or ``2026-10-01/2026-11-01``.
+    :param reference: what the ERP calls its posting; kept with each invoice.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :raises AirflowFailException: when an argument is wrong or an invoice is not staged.
+    """
+
+    template_fields: Sequence[str] = ("staging_conn_id", "invoices", "period", "reference", "schema")
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        staging_conn_id: str,
+        reference: str,
+        invoices: Sequence[Mapping[str, str] | Sequence[str]] | None = None,
+        period: str | None = None,
+        schema: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.staging_conn_id = staging_conn_id
+        self.reference = reference
+        self.invoices = invoices
+        self.period = period
+        self.schema = schema
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Mark the invoices.
+
+        :returns: ``{invoices, marked}``: how many were named, and how many of them were not marked before.
+        """
+        from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
+
+        try:
+            if bool(self.invoices) == bool(self.period):
+                raise ConfigurationError("give either invoices or a period.", field="invoices")
+            posting = Posting(open_staging(self.staging_conn_id, self.schema))
+            if self.period:
+                keys = posting.of_period(Period.parse(self.period))
+            else:
+                keys = [InvoiceKey.read(value) for value in self.invoices or ()]
+            marked = posting.mark(keys, self.reference)
+        except ConfigurationError as error:
+            raise AirflowFailException(str(error)) from error
+        self.log.info(
+            "%s invoices marked as posted under %r, %s were before.", marked, self.reference, len(keys) - marked
+        )
+        return {"invoices": len(keys), "marked": marked}

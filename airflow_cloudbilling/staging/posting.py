@@ -1,0 +1,137 @@
+"""Posted is posted: marking what an ERP has taken over, and releasing it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import Connection, and_, delete, exists, select, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.staging.ledger import of_slice
+from airflow_cloudbilling.staging.revisions import FROZEN_STATES, RULES
+
+if TYPE_CHECKING:
+    from airflow_cloudbilling.staging.loader import Staging
+
+_CHUNK = 500  # keys in one statement
+
+
+class InvoiceKey(NamedTuple):
+    """What identifies a staged invoice."""
+
+    provider: str
+    account: str
+    kind: str
+    invoice_id: str
+
+    @classmethod
+    def read(cls, value: Mapping[str, Any] | Sequence[str]) -> InvoiceKey:
+        """Read a key from a mapping with its four names, or from four texts in their order.
+
+        :raises ConfigurationError: when a name is missing.
+        """
+        try:
+            return (
+                cls(**{n: str(value[n]) for n in cls._fields}) if isinstance(value, Mapping) else cls(*map(str, value))
+            )
+        except (KeyError, TypeError) as error:
+            names = ", ".join(cls._fields)
+            raise ConfigurationError(f"{value!r} is no invoice key; give {names}.", field="invoices") from error
+
+
+class Posting:
+    """Marks and releases invoices, account by account, each under the lock under which its loads are merged."""
+
+    def __init__(self, staging: Staging) -> None:
+        self.staging = staging
+        self.tables = staging.tables
+
+    def of_period(self, period: Period) -> list[InvoiceKey]:
+        """Return the invoices that the slices of a period return."""
+        slices = self.tables.slice_invoice
+        columns = [slices.c[name] for name in InvoiceKey._fields]
+        with self.staging.engine.connect() as connection:
+            found = connection.execute(select(*columns).where(slices.c.period == str(period)))
+            return [InvoiceKey(*row) for row in found]
+
+    def mark(self, keys: Iterable[InvoiceKey], reference: str) -> int:
+        """Freeze invoices as posted; those that are already stay as they are.
+
+        :param reference: what the ERP calls its posting.
+        :returns: how many were marked now.
+        :raises ConfigurationError: when one is not staged; of its account then none is marked.
+        """
+        marked = 0
+        for connection, account, ids in self._accounts(keys):
+            self._check_staged(connection, account, ids)
+            invoice = self.tables.invoice
+            values = {"posted_at": self.staging.ledger.now(connection), "posted_reference": reference}
+            for chunk in _chunks(ids):
+                fresh = and_(self._of(invoice, account), invoice.c.invoice_id.in_(chunk), invoice.c.posted_at.is_(None))
+                marked += connection.execute(update(invoice).where(fresh).values(values)).rowcount
+        return marked
+
+    def release(self, keys: Iterable[InvoiceKey], who: str, reason: str) -> int:
+        """Let invoices follow the vendor again: the next load brings what changed; what was withdrawn goes now.
+
+        :param who: the person who says so; kept with ``reason`` in the findings that this resolves.
+        :returns: how many were released.
+        """
+        released = 0
+        for connection, account, ids in self._accounts(keys):
+            self._check_staged(connection, account, ids)
+            for chunk in _chunks(ids):
+                released += self._thaw(connection, account, chunk, who, reason)
+        return released
+
+    def _thaw(self, connection: Connection, account: Slice, ids: list[str], who: str, reason: str) -> int:
+        invoice, item, finding = self.tables.invoice, self.tables.upload_item, self.tables.finding
+        chosen = and_(self._of(invoice, account), invoice.c.invoice_id.in_(ids))
+        released = connection.execute(
+            update(invoice).where(chosen).values(posted_at=None, posted_reference=None)
+        ).rowcount
+        open_items = and_(self._of(item, account), item.c.invoice_id.in_(ids), item.c.status.in_(FROZEN_STATES))
+        connection.execute(update(item).where(open_items).values(status="released", message=f"{who}: {reason}"))
+        now = self.staging.ledger.now(connection)
+        told = and_(self._of(finding, account), finding.c.invoice_id.in_(ids), finding.c.rule.in_(RULES.values()))
+        values = {"resolved_at": now, "accepted_by": who, "accepted_at": now, "accept_reason": reason}
+        connection.execute(update(finding).where(told, finding.c.resolved_at.is_(None)).values(values))
+        self._drop_withdrawn(connection, account, ids)
+        return released
+
+    def _drop_withdrawn(self, connection: Connection, account: Slice, ids: list[str]) -> None:
+        """Remove the invoices that no slice returns any more: only being posted kept them."""
+        invoice, slices = self.tables.invoice, self.tables.slice_invoice
+        member = exists().where(self._of(slices, account), slices.c.invoice_id == invoice.c.invoice_id)
+        chosen = and_(self._of(invoice, account), invoice.c.invoice_id.in_(ids))
+        gone = list(connection.scalars(select(invoice.c.invoice_id).where(chosen, ~member)))
+        for table in (self.tables.invoice_line, self.tables.invoice_tax, self.tables.document, invoice):
+            connection.execute(delete(table).where(self._of(table, account), table.c.invoice_id.in_(gone)))
+
+    def _accounts(self, keys: Iterable[InvoiceKey]) -> Iterator[tuple[Connection, Slice, list[str]]]:
+        for account, group in groupby(sorted(set(keys)), key=lambda key: key[:3]):
+            slice_ = Slice(*account, Period.month(1, 1))
+            with self.staging.engine.connect() as connection, self.staging.locked(connection, slice_):
+                yield connection, slice_, [key.invoice_id for key in group]
+
+    def _check_staged(self, connection: Connection, account: Slice, ids: list[str]) -> None:
+        invoice, missing = self.tables.invoice, set(ids)
+        for chunk in _chunks(ids):
+            chosen = and_(self._of(invoice, account), invoice.c.invoice_id.in_(chunk))
+            missing -= set(connection.scalars(select(invoice.c.invoice_id).where(chosen)))
+        if missing:
+            first = ", ".join(map(repr, sorted(missing)[:5]))
+            name = f"{account.provider} account {account.account!r}, {account.kind}"
+            raise ConfigurationError(f"{len(missing)} invoices of {name} are not staged: {first}.", field="invoices")
+
+    def _of(self, table: Any, account: Slice) -> ColumnElement[bool]:
+        return of_slice(table, account, period=False)
+
+
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]
