@@ -22,7 +22,7 @@ class MarkPostedOperator(BaseOperator):
     stays. Marking again changes nothing.
 
     :param staging_conn_id: connection of the staging database.
-    :param invoices: keys of the invoices: mappings with ``provider, account, kind, invoice_id``, or these four in order.
+    :param invoices: keys: mappings with ``provider, account, kind, invoice_id``, or these four in order.
     :param period: instead, every invoice of the slices of this period, ``2026-10`` or ``2026-10-01/2026-11-01``.
     :param reference: what the ERP calls its posting; kept with each invoice.
     :param schema: database schema of the staging tables; ``None``: the connection's default.

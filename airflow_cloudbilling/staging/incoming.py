@@ -19,6 +19,7 @@ from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
 BATCH_ROWS = 2000
 BATCH_CHARACTERS = 2_000_000
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
+_NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
 _MODULUS = 1 << 256
 _HEADER = tuple(n for n in Invoice._fields if n not in ("raw", "source_sha256", "taxes"))
 _INVOICE = tuple(n for n in Invoice._fields if n not in ("sign", "taxes"))
@@ -70,9 +71,7 @@ class Incoming:
         self.connection = connection
         self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
-        self.invoice = _like(
-            "new_invoice", tables.invoice, metadata, ("slice_period", "load_id", "posted_at", "posted_reference")
-        )
+        self.invoice = _like("new_invoice", tables.invoice, metadata, _NOT_FROM_VENDOR)
         late = (("staged_hash", String(64)), ("staged_period", String(32)), ("action", String(16)))
         for name, type_ in (("sign", Integer()), *late):
             self.invoice.append_column(Column(name, type_))

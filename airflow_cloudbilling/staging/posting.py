@@ -113,8 +113,8 @@ class Posting:
             connection.execute(delete(table).where(self._of(table, account), table.c.invoice_id.in_(gone)))
 
     def _accounts(self, keys: Iterable[InvoiceKey]) -> Iterator[tuple[Connection, Slice, list[str]]]:
-        for account, group in groupby(sorted(set(keys)), key=lambda key: key[:3]):
-            slice_ = Slice(*account, Period.month(1, 1))
+        for (provider, account, kind), group in groupby(sorted(set(keys)), key=lambda key: key[:3]):
+            slice_ = Slice(provider, account, kind, Period.month(1, 1))  # of whatever period
             with self.staging.engine.connect() as connection, self.staging.locked(connection, slice_):
                 yield connection, slice_, [key.invoice_id for key in group]
 
