@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import io
@@ -32,7 +33,7 @@ from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.replay import request_key
 from airflow_cloudbilling.operators.restage import RestageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
-from airflow_cloudbilling.source import Ask, Reply, Request
+from airflow_cloudbilling.source import Ask, Conversation, Reply, Request
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Load
 
@@ -198,6 +199,19 @@ class TestArchive:
         assert peak < 12_000_000 < path.stat().st_size
 
 
+def in_this_thread(client: Client, conversation: Conversation, on_reply: Callable[[Reply], None]) -> list[Any]:
+    with client:
+        return list(client.stream(conversation, on_reply))
+
+
+def on_a_loop(client: Client, conversation: Conversation, on_reply: Callable[[Reply], None]) -> list[Any]:
+    async def all_of_it() -> list[Any]:
+        async with client:
+            return [item async for item in client.astream(conversation, on_reply)]
+
+    return asyncio.run(all_of_it())
+
+
 class TestDroppedFields:
     SENT = b'{"rows": [{"Token": "s3cret", "total": 1.10, "n": 1E+2, "a": {"vtoken": {"x": 1}, "b": [true, null]}}]}'
 
@@ -218,7 +232,8 @@ class TestDroppedFields:
             Archive(str(tmp_path)).put(reply(b"<html>s3cret"), ("token",))
         assert objects(tmp_path) == {}
 
-    def test_of_a_whole_conversation(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("drive", [in_this_thread, on_a_loop])
+    def test_of_a_whole_conversation(self, tmp_path: Path, drive: Callable[..., list[Any]]) -> None:
         archive, seen = Archive(str(tmp_path)), []
 
         def keep(answer: Reply) -> None:
@@ -228,11 +243,12 @@ class TestDroppedFields:
         def page(answer: Answer) -> None:
             answer.give(body=b'{"token": "s3cret", "page": %d}' % answer.number)
 
-        with serving(page) as server, Client(Tiny(), tiny_settings(server.url)) as client:
-            conversation = Tiny().invoices(Ask("purchase", Period.parse("2026-10")), client.settings)
-            found = [item.message for item in client.stream(conversation, keep)]
+        with serving(page) as server:
+            settings = tiny_settings(server.url)
+            conversation = Tiny().invoices(Ask("purchase", Period.parse("2026-10")), settings)
+            found = drive(Client(Tiny(), settings), conversation, keep)
         assert seen == ["v2/one", "v2/two"]
-        assert found == ['{"token": "s3cret", "page": 1}', '{"token": "s3cret", "page": 2}']
+        assert [item.message for item in found] == ['{"token": "s3cret", "page": 1}', '{"token": "s3cret", "page": 2}']
         bodies = [gzip.decompress(data) for name, data in objects(tmp_path).items() if name.endswith(".gz")]
         assert sorted(bodies) == [b'{"page": 1}', b'{"page": 2}']
 
