@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix check clean
+.PHONY: help demo ui test test-matrix torture check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -20,7 +20,10 @@ ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connecti
 	@$(PY) scripts/ui.py
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses auto
+
+torture: $(READY) ## kill loads, sessions and copies at every step, on every database that the environment names
+	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py tests/test_staging_databases.py
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix

@@ -260,6 +260,16 @@ def test_a_wrong_argument_is_named_before_any_request(
     assert vendor.requests == []
 
 
+def test_on_kill_before_the_vendor_is_asked_asks_nobody(vendor: Sandbox, erp: Erp) -> None:
+    arguments = {"conn_id": "twotcloud_default", "staging_conn_id": "erp_staging", "period": vendor.months[-1]}
+    operator = StageInvoicesOperator(task_id="stage", **arguments)
+    operator.on_kill()
+    with pytest.raises(UnavailableError, match="abort"):
+        operator.execute({})
+    assert vendor.requests == []
+    assert statuses(erp) == ["failed"]
+
+
 def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, erp: Erp) -> None:
     vendor.inject("delay", seconds=30)
     operator = StageInvoicesOperator(

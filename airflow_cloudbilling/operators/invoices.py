@@ -51,6 +51,7 @@ class StageInvoicesOperator(LoadOperator):
         self.defer_after = defer_after
         self.deferrable = deferrable
         self._client: Client | None = None
+        self._killed = False
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Take up the load that a wait interrupted, and return what :meth:`execute` returns."""
@@ -58,6 +59,7 @@ class StageInvoicesOperator(LoadOperator):
 
     def on_kill(self) -> None:
         """Stop waiting for the vendor; the load then ends as failed, and staging is as before."""
+        self._killed = True  # the client may not be there yet
         if self._client is not None:
             self._client.abort()
 
@@ -91,6 +93,8 @@ class StageInvoicesOperator(LoadOperator):
         defer_after = self.defer_after if self.deferrable else None
         with load, hook.get_conn(on_exchange=load.exchanged, defer_after=defer_after) as client:
             self._client = client
+            if self._killed:
+                client.abort()
             conversation = hook.source.invoices(self._ask(slice_, hook), hook.settings)
             self._fill(load, client.stream(conversation, keeper(load, archive, hook.source.dropped_fields)))
             return load.commit()
