@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Connection, Text, case, func, literal, type_coerce
+from sqlalchemy import Column, Connection, Text, case, func, literal, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import StagingError
+from airflow_cloudbilling.staging.rows import Row, copy_text, values_text
 
 LOCK_SECONDS = 600
+_NO_BACKSLASH_ESCAPES = 512  # flag of the server's status in the MySQL protocol
 _MOMENT = "%Y-%m-%d %H:%M:%S.%f"
 
 
@@ -26,6 +28,8 @@ class Dialect:
     """A database with transactions, temporary tables and exact numbers."""
 
     clock_sql = ""
+    beside = True  # whether another thread may use a connection, one at a time
+    sums = True  # whether SUM over amounts is exact
 
     def now(self, connection: Connection) -> str:
         """Return the database's own time as UTC text with microseconds, which sorts as time does."""
@@ -40,10 +44,12 @@ class Dialect:
         """
         raise NotImplementedError
 
-    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[Row]) -> None:
         """Insert many rows the fastest way that the database allows everybody."""
-        marks = ", ".join(["%s"] * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+        raise NotImplementedError
+
+    def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
+        """Let the database learn what temporary tables hold, where nobody else tells it."""
 
     def negated(self, column: Any) -> Any:
         """Return the SQL expression of ``-column``."""
@@ -57,6 +63,9 @@ class Dialect:
 class SQLite(Dialect):
     """Amounts are text, one writer at a time, no server and so no clock but this machine's."""
 
+    beside = False
+    sums = False
+
     def now(self, connection: Connection) -> str:
         """Return this machine's time."""
         return datetime.now(timezone.utc).strftime(_MOMENT)
@@ -67,7 +76,7 @@ class SQLite(Dialect):
         with connection.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin():
             yield
 
-    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[Row]) -> None:
         """Insert rows by one prepared statement."""
         marks = ", ".join("?" * len(names))
         connection.exec_driver_sql(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
@@ -92,14 +101,16 @@ class PostgreSQL(Dialect):
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (key,))
             yield
 
-    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[Row]) -> None:
         """Send rows by COPY."""
-        if not connection.in_transaction():
-            connection.begin()  # so that SQLAlchemy's commit ends the transaction that the driver begins
-        cursor: Any = connection.connection.cursor()
-        with cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN") as copy:
-            for row in rows:
-                copy.write_row(row)
+        sql = f"COPY {table} ({', '.join(names)}) FROM STDIN"
+        with _driver_cursor(connection) as cursor, cursor.copy(sql) as copy:
+            copy.write(copy_text(rows))
+
+    def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
+        """Count what temporary tables hold: autovacuum never does, and a wrong guess makes a join take hours."""
+        parts = [f"{column.table} ({column.name})" for column in columns]
+        connection.exec_driver_sql(f"ANALYZE {', '.join(parts)}")
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether it is a serialization failure or a deadlock."""
@@ -127,9 +138,23 @@ class MySQL(Dialect):
                 connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (key,))
                 connection.commit()
 
+    def insert(self, connection: Connection, table: str, names: Sequence[str], rows: list[Row]) -> None:
+        """Send rows by INSERT statements of many rows; LOAD DATA LOCAL is switched off in most places, for good."""
+        with _driver_cursor(connection) as cursor:
+            backslashes = not cursor.connection.server_status & _NO_BACKSLASH_ESCAPES
+            values = values_text(rows, backslashes=backslashes)
+            cursor.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ".encode() + values)
+
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether it is a deadlock (1213) or a lock wait timeout (1205)."""
         return bool(error.orig and error.orig.args and error.orig.args[0] in (1205, 1213))
+
+
+def _driver_cursor(connection: Connection) -> Any:
+    """Return a cursor of the driver itself, to be closed by the caller, in a transaction that SQLAlchemy knows of."""
+    if not connection.in_transaction():
+        connection.begin()
+    return connection.connection.cursor()
 
 
 _DIALECTS = {"sqlite": SQLite(), "postgresql": PostgreSQL(), "mysql": MySQL(), "mariadb": MySQL()}

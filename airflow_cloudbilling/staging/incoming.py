@@ -6,33 +6,35 @@ meet when the load is merged. Temporary rows lock nothing, and vanish with the p
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from hashlib import sha256
+from typing import Any, cast
 
 from sqlalchemy import Column, Connection, Index, Integer, MetaData, String, Table, func, select, update
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
+from airflow_cloudbilling.staging.beside import Beside
 from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.rows import Row
 from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
 
 BATCH_ROWS = 2000
-BATCH_CHARACTERS = 2_000_000
+BATCH_CHARACTERS = 1_000_000  # of verbatim text; at four bytes each still less than a packet of the strictest server
+_PATIENCE = 30  # seconds
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
 _NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
 _MODULUS = 1 << 256
-_HEADER = tuple(n for n in Invoice._fields if n not in ("raw", "source_sha256", "taxes"))
-_INVOICE = tuple(n for n in Invoice._fields if n not in ("sign", "taxes"))
-_INVOICE_ROW = ("seq", *_INVOICE, "line_count", "content_hash", "sign")
+_INVOICE = Invoice._fields[: Invoice._fields.index("sign")]  # ends with what does not count: raw, source_sha256
+_INVOICE_ROW = ("seq", *_INVOICE, "line_count", "content_hash", "sign", "action")
 _LINE_ROW = ("seq", "line_number", *InvoiceLine._fields)
 _TAX_ROW = ("seq", "tax_number", *InvoiceTax._fields)
-_RAW = InvoiceLine._fields.index("raw")
+_LINE_RAW, _INVOICE_RAW = InvoiceLine._fields.index("raw"), Invoice._fields.index("raw")
 
 
-def _digest(values: Iterable[object]) -> bytes:
+def _digest(values: Iterable[str | None]) -> bytes:
     """Return SHA-256 over values, told apart by a separator that no text of ours contains."""
-    joined = "\x1f".join(["\0" if value is None else str(value) for value in values])
-    return hashlib.sha256(joined.encode()).digest()
+    joined = "\x1f".join(["\0" if value is None else value for value in values])
+    return sha256(joined.encode()).digest()
 
 
 def _negated(amount: str | None) -> str | None:
@@ -51,13 +53,13 @@ class LineHash:
     def add(self, line: InvoiceLine) -> None:
         """Take in one line; what the vendor sent verbatim does not count."""
         self.count += 1
-        self._sum += int.from_bytes(_digest(line[:_RAW]), "big")
+        self._sum += int.from_bytes(_digest(line[:_LINE_RAW]), "big")
 
     def with_header(self, invoice: Invoice) -> str:
         """Return the content hash of the invoice with the lines so far, as hex."""
-        taxes = sorted(_digest(tax) for tax in invoice.taxes)
-        header = [getattr(invoice, name) for name in _HEADER]
-        return _digest([*header, self.count, self._sum % _MODULUS, *(tax.hex() for tax in taxes)]).hex()
+        taxes = sorted(_digest(tax).hex() for tax in invoice.taxes)
+        lines = (str(self.count), str(self._sum % _MODULUS))
+        return _digest([*cast(Row, invoice[:_INVOICE_RAW]), str(invoice.sign), *lines, *taxes]).hex()
 
 
 class Incoming:
@@ -72,8 +74,7 @@ class Incoming:
         self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
         self.invoice = _like("new_invoice", tables.invoice, metadata, _NOT_FROM_VENDOR)
-        late = (("staged_hash", String(64)), ("staged_period", String(32)), ("action", String(16)))
-        for name, type_ in (("sign", Integer()), *late):
+        for name, type_ in (("sign", Integer()), ("action", String(16)), ("staged_period", String(32))):
             self.invoice.append_column(Column(name, type_))
         self.line = _like("new_invoice_line", tables.invoice_line, metadata, ("invoice_id",))
         self.tax = _like("new_invoice_tax", tables.invoice_tax, metadata, ("invoice_id",))
@@ -81,10 +82,10 @@ class Incoming:
         self.gone = Table("cloudbilling_gone", metadata, *_ids(tables), prefixes=["TEMPORARY"])
         metadata.create_all(connection, checkfirst=False)
         connection.commit()
-        filled: dict[Table, tuple[str, ...]] = {self.invoice: _INVOICE_ROW, self.line: _LINE_ROW, self.tax: _TAX_ROW}
-        self._names = filled
-        self._rows: dict[Table, list[tuple[Any, ...]]] = {table: [] for table in filled}
-        self._held = 0  # characters of verbatim text in the rows held
+        self._lines = _Batch(self.line.name, _LINE_ROW)
+        self._invoices = _Batch(self.invoice.name, _INVOICE_ROW)
+        self._taxes = _Batch(self.tax.name, _TAX_ROW)
+        self._beside = Beside()
         self._seq = 1
         self._hash = LineHash()
         self.negative = False
@@ -94,18 +95,21 @@ class Incoming:
     def add_line(self, line: InvoiceLine) -> None:
         """Take in one line of the invoice that is still to come."""
         self._hash.add(line)
-        self._held += len(line.raw or "")
-        self._put(self.line, (self._seq, self._hash.count, *line))
+        self._put(self._lines, line.raw, (str(self._seq), str(self._hash.count), *line))
 
     def add_invoice(self, invoice: Invoice) -> None:
         """Take in an invoice; the lines since the one before are its own."""
         content_hash, count = self._hash.with_header(invoice), self._hash.count
-        values, taxes = [getattr(invoice, name) for name in _INVOICE], invoice.taxes
+        values = cast(Row, invoice[: len(_INVOICE)])  # the fields before sign are texts
+        taxes = invoice.taxes
         if invoice.sign < 0:
             self.negative = self.negative or count > 0
-            values = [_negated(v) if n in INVOICE_AMOUNTS else v for n, v in zip(_INVOICE, values, strict=True)]
+            pairs = zip(_INVOICE, values, strict=True)
+            values = tuple(_negated(value) if name in INVOICE_AMOUNTS else value for name, value in pairs)
             taxes = tuple(InvoiceTax(t[0], t[1], _negated(t.taxable_amount), _negated(t.tax_amount)) for t in taxes)
-        self._put(self.invoice, (self._seq, *values, count, content_hash, invoice.sign))
+        self._put(
+            self._invoices, invoice.raw, (str(self._seq), *values, str(count), content_hash, str(invoice.sign), "new")
+        )
         self._add_taxes(taxes)
         self.invoices += 1
         self.lines += count
@@ -118,19 +122,26 @@ class Incoming:
 
     def finish(self) -> None:
         """Write what is still held, and negate the lines of credit notes that the vendor states as positive."""
-        for table in self._rows:
-            self._flush(table)
+        for batch in (self._lines, self._invoices, self._taxes):
+            self._flush(batch)
+        self._beside.wait()
         Index("cloudbilling_new_invoice_by_id", self.invoice.c.invoice_id).create(self.connection)
         if self.negative:
             seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
             values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
             self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs)).values(values))
+        self.dialect.analyze(self.connection, self.invoice.c.invoice_id)
         self.connection.commit()
+
+    def close(self) -> None:
+        """Let a batch under way end, for a while, before the connection is closed."""
+        self._beside.end(_PATIENCE)
 
     def protect(self, invoice_ids: Sequence[str]) -> None:
         """Note invoices that came but cannot be staged, so that they do not count as withdrawn."""
         if invoice_ids:
             rows = [{"invoice_id": invoice_id} for invoice_id in invoice_ids]
+            self._beside.wait()
             self.connection.execute(self.protected.insert(), rows)
             self.connection.commit()
 
@@ -154,21 +165,35 @@ class Incoming:
 
     def _add_taxes(self, taxes: tuple[InvoiceTax, ...]) -> None:
         for number, tax in enumerate(taxes, 1):
-            self._put(self.tax, (self._seq, number, *tax))
+            self._put(self._taxes, None, (str(self._seq), str(number), *tax))
 
-    def _put(self, table: Table, row: tuple[Any, ...]) -> None:
-        rows = self._rows[table]
-        rows.append(row)
-        if len(rows) >= BATCH_ROWS or self._held >= BATCH_CHARACTERS:
-            self._flush(table)
+    def _put(self, batch: _Batch, raw: str | None, row: Row) -> None:
+        batch.rows.append(row)
+        if raw:
+            batch.characters += len(raw)
+        if len(batch.rows) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
+            self._flush(batch)
 
-    def _flush(self, table: Table) -> None:
-        rows = self._rows[table]
-        if rows:
-            self.dialect.insert(self.connection, table.name, self._names[table], rows)
-            self.connection.commit()
-            rows.clear()
-            self._held = 0
+    def _flush(self, batch: _Batch) -> None:
+        rows, batch.rows, batch.characters = batch.rows, [], 0
+        if rows and self.dialect.beside:
+            self._beside.start(lambda: self._write(batch, rows))
+        elif rows:
+            self._write(batch, rows)
+
+    def _write(self, batch: _Batch, rows: list[Row]) -> None:
+        self.dialect.insert(self.connection, batch.table, batch.names, rows)
+        self.connection.commit()
+
+
+class _Batch:
+    """Rows of one temporary table that are not sent yet."""
+
+    def __init__(self, table: str, names: tuple[str, ...]) -> None:
+        self.table = table
+        self.names = names
+        self.rows: list[Row] = []
+        self.characters = 0  # of verbatim text
 
 
 def _like(name: str, table: Table, metadata: MetaData, without: tuple[str, ...]) -> Table:

@@ -144,6 +144,7 @@ class Load:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the temporary tables; mark the load as failed when an error ends it."""
         try:
+            self.incoming.close()
             self._connection.close()
         except DBAPIError:
             pass  # it is broken already, which is what ended the load
