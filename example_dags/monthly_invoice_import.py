@@ -21,6 +21,8 @@ IMPORTS = [
     ("twotcloud_default", "sales"),
 ]
 STAGING = "erp_staging"
+# Where every answer is kept as received, if anywhere: a folder or s3://conn_id@bucket/prefix, in an Airflow Variable.
+ARCHIVE = "{{ var.value.get('cloudbilling_archive', '') }}"
 
 # The month that a run is for: asked for by hand, else the run's partition, else the last full month.
 MONTH = (
@@ -89,7 +91,7 @@ same vendor data writes nothing, so every task may be cleared and run again at a
     earlier = months_before(MONTH, "{{ params.lookback_months }}")
     staged, looked_back = [], []
     for conn_id, kind in IMPORTS:
-        source: dict[str, Any] = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING}
+        source: dict[str, Any] = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING, "archive": ARCHIVE}
         name = f"{conn_id}_{kind}"
         staged.append(StageInvoicesOperator(task_id=f"stage_{name}", period=MONTH, **source).output)
         looked_back.append(

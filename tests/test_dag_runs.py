@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG, Asset
+from told import asset_events
 
 from airflow_cloudbilling.assets import invoice_asset
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
@@ -48,17 +49,6 @@ def dag_file(dags_folder: Path) -> Callable[..., Path]:
         return file
 
     return write
-
-
-def asset_events() -> list[tuple[str, str | None, dict[str, Any]]]:
-    """Return uri, partition key and extra of all asset events, oldest first."""
-    from airflow.models.asset import AssetEvent
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        events = session.scalars(select(AssetEvent).order_by(AssetEvent.id)).all()
-        return [(e.uri, e.partition_key, e.extra) for e in events]
 
 
 def test_a_plain_monthly_dag_imports_the_month_before(

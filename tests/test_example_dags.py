@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from told import asset_events
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.plugins.cloudbilling import last_full_month
@@ -51,21 +52,10 @@ def true_sums(vendor: Any, *months: str) -> dict[tuple[str, str, str], tuple[int
     }
 
 
-def asset_events() -> list[tuple[str, str, dict[str, Any]]]:
-    """Return the asset events so far: URI, partition and extra."""
-    from airflow.models.asset import AssetEvent
-    from airflow.utils.session import create_session
-    from sqlalchemy import select
-
-    with create_session() as session:
-        events = session.scalars(select(AssetEvent).order_by(AssetEvent.id))
-        return [(event.uri, event.partition_key, event.extra) for event in events]
-
-
 @pytest.mark.matrix
 def test_every_example_parses(bag):
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"monthly_invoice_import"}
+    assert set(bag.dags) == {"monthly_invoice_import", "restage_from_archive"}
     assert [str(warning.message) for warning in bag.captured_warnings.get(str(EXAMPLES), [])] == []
 
 
@@ -121,6 +111,17 @@ def test_looking_back_finds_what_came_late(vendor, staging, run_dag):
     (earlier,) = results["look_back_twotcloud_default_purchase"]
     assert (earlier["new"], earlier["changed"], earlier["removed"]) == (1, 0, 0)
     assert staged_sums(staging) == true_sums(vendor, before, last)
+
+
+def test_a_month_is_restaged_from_the_archive_without_the_vendor(vendor, staging, run_dag, tmp_path, monkeypatch):
+    month = vendor.months[-1]
+    monkeypatch.setenv("AIRFLOW_VAR_CLOUDBILLING_ARCHIVE", str(tmp_path / "raw"))
+    run_dag(MONTHLY, period=month, lookback_months=0)
+    asked = len(vendor.requests)
+    result = run_dag(EXAMPLES / "restage_from_archive.py", period=month)["restage"]
+    assert (result["unchanged"], result["new"], result["changed"]) == (result["invoices"], 0, 0)
+    assert len(vendor.requests) == asked
+    assert staged_sums(staging) == true_sums(vendor, month)
 
 
 def test_a_month_that_is_none_is_refused(vendor, staging, run_dag):
