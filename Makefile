@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture check clean
+.PHONY: help demo ui test test-matrix torture bench-loader check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -27,6 +27,11 @@ torture: $(READY) ## kill loads, sessions and copies at every step, on every dat
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix
+
+bench-loader: ## load 300,000 rows into each database, beside executemany and Airflow's insert_rows
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.ready
+	@.venv-bench/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
+	@.venv-bench/bin/python benchmarks/loader.py
 
 check: $(READY) ## lint, formatting, types and who may import whom
 	$(VENV)/bin/ruff check

@@ -1,0 +1,151 @@
+"""Who loads: this package, the driver's plain ``executemany``, and Airflow's ``insert_rows``.
+
+The other two write into the same tables without hashes, ledger, slice memory or temporary tables. To be repeatable they
+do what their users do: delete the month and insert it anew, or replace row by row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from typing import Any
+
+from books import OCTOBER
+from database import Bench
+
+from airflow_cloudbilling.model import Invoice, InvoiceLine
+from airflow_cloudbilling.staging.loader import Staging
+from airflow_cloudbilling.staging.tables import tables
+
+Row = tuple[Any, ...]
+Items = Callable[[], Iterable[InvoiceLine | Invoice]]
+Work = Callable[[], None]
+
+STAGED = tables()
+KEY = (OCTOBER.provider, OCTOBER.account, OCTOBER.kind)
+PARTS = {InvoiceLine: STAGED.invoice_line, Invoice: STAGED.invoice}
+OWN = {"line_count": 5, "slice_period": str(OCTOBER.period), "content_hash": "0" * 64, "load_id": "0" * 36}
+
+
+def cloudbilling(bench: Bench, items: Items, again: bool) -> Work:
+    """Return the work of this package's loader, from opening the load to its commit."""
+    staging, found = Staging(bench.engine), items()
+
+    def work() -> None:
+        with staging.load(OCTOBER) as load:
+            add = load.add
+            for item in found:
+                add(item)
+            load.commit()
+
+    return work
+
+
+def executemany(bench: Bench, items: Items, again: bool) -> Work:
+    """Return the work of the driver's own ``executemany``, in one transaction."""
+    mark = "?" if bench.kind == "sqlite" else "%s"
+    rows = {part: _rows(items, part) for part in PARTS}
+
+    def work() -> None:
+        with closing(bench.engine.raw_connection()) as connection, closing(connection.cursor()) as cursor:
+            if bench.kind == "sqlite":
+                cursor.execute("BEGIN")
+            for part, table in PARTS.items():
+                if again:
+                    where = f"provider = {mark} AND account = {mark} AND kind = {mark}"
+                    cursor.execute(f"DELETE FROM {table.name} WHERE {where}", KEY)
+                names = table.columns.keys()
+                marks = ", ".join([mark] * len(names))
+                cursor.executemany(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows[part])
+            connection.commit()
+
+    return work
+
+
+def insert_rows(bench: Bench, items: Items, again: bool) -> Work:
+    """Return the work of the database's hook with ``insert_rows`` as it comes."""
+    return _hook_work(bench, items, again)
+
+
+def insert_rows_many(bench: Bench, items: Items, again: bool) -> Work:
+    """Return the work of ``insert_rows(executemany=True)``, where the hook does not do so by itself."""
+    return _hook_work(bench, items, again, executemany=True)
+
+
+def _hook_work(bench: Bench, items: Items, again: bool, **options: bool) -> Work:
+    hook = _hook(bench)
+    rows = {part: _rows(items, part) for part in PARTS}
+
+    def work() -> None:
+        for part, table in PARTS.items():
+            own: dict[str, Any] = dict(options)
+            if again:
+                own["replace"] = True
+                if bench.kind == "postgres":
+                    own["replace_index"] = [column.name for column in table.primary_key]
+            hook.insert_rows(table.name, rows[part], table.columns.keys(), **own)
+
+    return work
+
+
+CONTENDERS: dict[str, Callable[[Bench, Items, bool], Work]] = {
+    "cloudbilling": cloudbilling,
+    "executemany": executemany,
+    "insert_rows": insert_rows,
+    "insert_rows (executemany=True)": insert_rows_many,
+}
+
+
+def contenders(kind: str) -> list[str]:
+    """Return who can take part on a database; PostgreSQL's hook uses ``executemany`` without being told."""
+    absent = find_spec("airflow.providers") is None or find_spec(f"airflow.providers.{kind}") is None
+    names = [name for name in CONTENDERS if kind != "postgres" or "executemany=" not in name]
+    return [name for name in names if not (absent and name.startswith("insert_rows"))]
+
+
+def _hook(bench: Bench) -> Any:
+    """Return Airflow's own hook for the database.
+
+    :raises ImportError: when its provider package is not installed.
+    """
+    fields = dict(bench.fields)
+    if bench.kind == "mysql":  # the hook's other driver, mysqlclient, has no wheels
+        fields["extra"] = {"client": "mysql-connector-python"}
+    os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(fields)
+    if bench.kind == "postgres":
+        from airflow.providers.postgres.hooks.postgres import PostgresHook
+
+        return PostgresHook("bench")
+    if bench.kind == "mysql":
+        from airflow.providers.mysql.hooks.mysql import MySqlHook
+
+        return MySqlHook("bench")
+    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+
+    return SqliteHook("bench")
+
+
+def _rows(items: Items, part: type) -> Iterable[Row]:
+    """Return the rows of one table: a list when the items are one, so that the clock does not count their making."""
+    source = items()
+    rows = _table_rows(source, part)
+    return list(rows) if isinstance(source, list) else rows
+
+
+def _table_rows(items: Iterable[InvoiceLine | Invoice], part: type) -> Iterator[Row]:
+    """Yield rows in the table's order of columns."""
+    names = PARTS[part].columns.keys()
+    key = dict(zip(("provider", "account", "kind"), KEY, strict=True))
+    waiting: list[dict[str, Any]] = []
+    for item in items:
+        own = {**key, **OWN, **item._asdict()}
+        waiting.append({**own, "line_number": len(waiting) + 1})
+        if type(item) is Invoice:
+            chosen = waiting[-1:] if part is Invoice else waiting[:-1]
+            for values in chosen:
+                values["invoice_id"] = item.invoice_id
+                yield tuple(values.get(name) for name in names)
+            waiting.clear()
