@@ -1,4 +1,4 @@
-"""Invoices from memory, as a source would yield them: a reseller's month, five lines each, with what the vendor sent."""
+"""Invoices from memory, as a source would yield them: a reseller's month, five lines each, and what the vendor sent."""
 
 from __future__ import annotations
 
