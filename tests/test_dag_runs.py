@@ -92,7 +92,7 @@ def test_the_vendor_gets_the_tasks_own_params_only(
     october: Sandbox, staging: Path, dag_file: Callable[..., Path], run_dag: RunDag
 ) -> None:
     call = ONE.format(more=', period="2026-10", params={"costCenter": "77"}')
-    run_dag(dag_file("own_params", "None", call, '{"lookback_months": 1}'))
+    run_dag(dag_file("own_params", "None", call, '{"lookback_months": 1}'), lookback_months=2)
     query = october.requests[-1].query
     assert query == {"startDate": "20261001", "endDate": "20261031", "costCenter": "77"}
 

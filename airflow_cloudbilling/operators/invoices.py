@@ -42,7 +42,7 @@ class StageInvoicesOperator(LoadOperator):
     :param allow_removals: lift that limit.
     :param defer_after: when the vendor asks for a wait of more seconds, the worker is given back for that time.
     :param deferrable: ``False`` waits on the worker instead.
-    :param params: query parameters for the vendor, besides what the DAG itself has as params.
+    :param params: query parameters for the vendor, besides those whose names the DAG has as params.
     :raises AirflowFailException: when no retry can mend it: wrong settings, a refusal, records that cannot be read.
     """
 

@@ -140,9 +140,8 @@ class LoadOperator(BaseOperator):
 
     def _vendor_params(self) -> dict[str, str]:
         """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
-        own = dict(self.params)
-        inherited = dict(self.dag.params) if self.has_dag() else {}  # type: ignore[no-untyped-call]
-        return {k: str(v) for k, v in own.items() if k not in inherited or inherited[k] != v}
+        inherited = self.dag.params if self.has_dag() else {}  # type: ignore[no-untyped-call]
+        return {name: str(value) for name, value in dict(self.params).items() if name not in inherited}
 
     def _hook(self) -> BillingHook:
         from airflow_cloudbilling.hooks.billing import BillingHook
