@@ -37,10 +37,11 @@ def create_tables(engine: Engine, tables: Tables) -> None:
             if not _is_complete(connection, tables):  # another process may have been quicker
                 _upgrade(connection, tables)
     except (DBAPIError, OSError) as error:  # a driver that cannot read a TLS file says so as OSError
+        version = engine.dialect.identifier_preparer.format_table(tables.schema_version)
         sql, cause = ";\n".join(ddl(engine, tables)), getattr(error, "orig", error)
         raise StagingError(
             f"The staging tables could not be reached or created ({str(cause).strip()}). If the right to create "
-            f"tables is missing, let somebody who has it run:\n{sql};\nINSERT INTO {tables.schema_version} (version) "
+            f"tables is missing, let somebody who has it run:\n{sql};\nINSERT INTO {version} (version) "
             f"VALUES ({SCHEMA_VERSION});"
         ) from error
 

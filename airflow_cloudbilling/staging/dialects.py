@@ -28,7 +28,6 @@ class Dialect:
     """A database with transactions, temporary tables and exact numbers."""
 
     clock_sql = ""
-    beside = True  # whether another thread may use a connection, one at a time
     sums = True  # whether SUM over amounts is exact
 
     def now(self, connection: Connection) -> str:
@@ -63,7 +62,6 @@ class Dialect:
 class SQLite(Dialect):
     """Amounts are text, one writer at a time, no server and so no clock but this machine's."""
 
-    beside = False
     sums = False
 
     def now(self, connection: Connection) -> str:

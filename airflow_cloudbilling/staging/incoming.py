@@ -10,17 +10,31 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Index, Integer, MetaData, String, Table, func, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    exists,
+    func,
+    select,
+    update,
+)
 
-from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
-from airflow_cloudbilling.staging.beside import Beside
+from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax, Slice
 from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.held_back import HeldBack
+from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.rows import Row
 from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
 
 BATCH_ROWS = 2000
 BATCH_CHARACTERS = 1_000_000  # of verbatim text; at four bytes each still less than a packet of the strictest server
-_PATIENCE = 30  # seconds
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
 _NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
 _MODULUS = 1 << 256
@@ -67,10 +81,13 @@ class Incoming:
 
     :param connection: stays open for the whole load; temporary tables live and die with it.
     :param tables: the staging tables whose columns they take over.
+    :param slice_: what is loaded; lines of its invoices that are staged as they came are not sent.
     """
 
-    def __init__(self, connection: Connection, tables: Tables) -> None:
+    def __init__(self, connection: Connection, tables: Tables, slice_: Slice) -> None:
         self.connection = connection
+        self._staged = tables.invoice
+        self._own = of_slice(tables.invoice, slice_, period=False)
         self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
         self.invoice = _like("new_invoice", tables.invoice, metadata, _NOT_FROM_VENDOR)
@@ -81,11 +98,13 @@ class Incoming:
         self.protected = Table("cloudbilling_protected", metadata, *_ids(tables), prefixes=["TEMPORARY"])
         self.gone = Table("cloudbilling_gone", metadata, *_ids(tables), prefixes=["TEMPORARY"])
         metadata.create_all(connection, checkfirst=False)
+        self._again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
         connection.commit()
         self._lines = _Batch(self.line.name, _LINE_ROW)
         self._invoices = _Batch(self.invoice.name, _INVOICE_ROW)
         self._taxes = _Batch(self.tax.name, _TAX_ROW)
-        self._beside = Beside()
+        self._asked = 0  # the last invoice that was compared with what is staged
+        self._held_back = HeldBack()
         self._seq = 1
         self._hash = LineHash()
         self.negative = False
@@ -107,9 +126,8 @@ class Incoming:
             pairs = zip(_INVOICE, values, strict=True)
             values = tuple(_negated(value) if name in INVOICE_AMOUNTS else value for name, value in pairs)
             taxes = tuple(InvoiceTax(t[0], t[1], _negated(t.taxable_amount), _negated(t.tax_amount)) for t in taxes)
-        self._put(
-            self._invoices, invoice.raw, (str(self._seq), *values, str(count), content_hash, str(invoice.sign), "new")
-        )
+        late = (str(count), content_hash, str(invoice.sign), "new")
+        self._put(self._invoices, invoice.raw, (str(self._seq), *values, *late))
         self._add_taxes(taxes)
         self.invoices += 1
         self.lines += count
@@ -124,24 +142,34 @@ class Incoming:
         """Write what is still held, and negate the lines of credit notes that the vendor states as positive."""
         for batch in (self._lines, self._invoices, self._taxes):
             self._flush(batch)
-        self._beside.wait()
         Index("cloudbilling_new_invoice_by_id", self.invoice.c.invoice_id).create(self.connection)
-        if self.negative:
-            seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
-            values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
-            self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs)).values(values))
+        self._negate()
         self.dialect.analyze(self.connection, self.invoice.c.invoice_id)
         self.connection.commit()
 
+    def send_held_back(self) -> None:
+        """Send, during the merge, the lines of invoices that somebody else has changed since they were held back."""
+        new, line = self.invoice, self.line
+        if self._held_back.empty:
+            return
+        sent = select(line.c.seq, func.count().label("lines")).group_by(line.c.seq).subquery()
+        fewer = new.c.line_count > func.coalesce(sent.c.lines, 0)
+        fresh = new.c.action.in_(("new", "changed", "frozen"))
+        lacking = select(new.c.seq).outerjoin(sent, sent.c.seq == new.c.seq).where(fresh, fewer)
+        seqs = list(self.connection.scalars(lacking))
+        for rows in self._held_back.of({str(seq) for seq in seqs}) if seqs else ():
+            if rows:
+                self.dialect.insert(self.connection, line.name, _LINE_ROW, rows)
+        self._negate(line.c.seq.in_(seqs))
+
     def close(self) -> None:
-        """Let a batch under way end, for a while, before the connection is closed."""
-        self._beside.end(_PATIENCE)
+        """Give the disk space back that rows take."""
+        self._held_back.close()
 
     def protect(self, invoice_ids: Sequence[str]) -> None:
         """Note invoices that came but cannot be staged, so that they do not count as withdrawn."""
         if invoice_ids:
             rows = [{"invoice_id": invoice_id} for invoice_id in invoice_ids]
-            self._beside.wait()
             self.connection.execute(self.protected.insert(), rows)
             self.connection.commit()
 
@@ -176,14 +204,31 @@ class Incoming:
 
     def _flush(self, batch: _Batch) -> None:
         rows, batch.rows, batch.characters = batch.rows, [], 0
-        if rows and self.dialect.beside:
-            self._beside.start(lambda: self._write(batch, rows))
-        elif rows:
-            self._write(batch, rows)
+        if batch is self._lines and self._again:
+            rows = self._hold_back(rows)
+        if rows:
+            self.dialect.insert(self.connection, batch.table, batch.names, rows)
+            self.connection.commit()
 
-    def _write(self, batch: _Batch, rows: list[Row]) -> None:
-        self.dialect.insert(self.connection, batch.table, batch.names, rows)
+    def _hold_back(self, rows: list[Row]) -> list[Row]:
+        """Return the rows without those of invoices that are staged as they came."""
+        self._flush(self._invoices)
+        new, staged = self.invoice, self._staged
+        own = and_(self._own, staged.c.invoice_id == new.c.invoice_id)
+        known = select(staged.c.content_hash).where(own).scalar_subquery()
+        asked = new.c.seq.between(self._asked + 1, self._seq)
+        same = set(map(str, self.connection.scalars(select(new.c.seq).where(asked, new.c.content_hash == known))))
         self.connection.commit()
+        self._asked = self._seq - 1
+        if held := [row for row in rows if row[0] in same]:
+            self._held_back.add(held)
+        return [row for row in rows if row[0] not in same]
+
+    def _negate(self, *which: ColumnElement[bool]) -> None:
+        if self.negative:
+            seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
+            values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
+            self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs), *which).values(values))
 
 
 class _Batch:

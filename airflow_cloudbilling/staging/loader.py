@@ -138,13 +138,13 @@ class Load:
         """Open the ledger's entry and the temporary tables."""
         self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run, self.original)
         self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
-        self.incoming = Incoming(self._connection, self.staging.tables)
+        self.incoming = Incoming(self._connection, self.staging.tables, self.slice)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Close the temporary tables; mark the load as failed when an error ends it."""
+        self.incoming.close()
         try:
-            self.incoming.close()
             self._connection.close()
         except DBAPIError:
             pass  # it is broken already, which is what ended the load

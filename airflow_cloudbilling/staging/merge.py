@@ -97,6 +97,8 @@ class Merge:
         """
         self._classify()
         merged = self._counts()
+        if merged.new or merged.changed or merged.frozen:
+            self.incoming.send_held_back()
         merged.removed = self._find_gone() if removal else 0
         self._check_removal(merged.removed, allowed)
         self.revisions.record_changed()

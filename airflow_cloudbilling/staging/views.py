@@ -26,7 +26,8 @@ def view_statements(tables: Tables, dialect_name: str) -> list[str]:
     """Return the CREATE VIEW statements in a dialect; they may be repeated."""
     dialect = _DIALECTS[dialect_name]()
     create = "CREATE VIEW IF NOT EXISTS" if dialect_name == "sqlite" else "CREATE OR REPLACE VIEW"
-    prefix = f"{tables.metadata.schema}." if tables.metadata.schema else ""
+    schema = tables.metadata.schema
+    prefix = f"{dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
     views = {"focus_invoice_detail": _focus_invoice_detail(tables, dialect_name), "margin": _margin(tables)}
     options = {"literal_binds": True}
     return [
