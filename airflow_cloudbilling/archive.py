@@ -31,6 +31,8 @@ from airflow_cloudbilling.redaction import clean
 from airflow_cloudbilling.source import Reply
 
 _BLOCK = 8 * 1024 * 1024  # bytes of one part of an upload, or of one read; S3 takes no smaller part than 5 MiB
+_NOTE_NAME = "README.txt"
+_NOTE = b"What vendors answered, by SHA-256, as gzip; kept by airflow-provider-cloudbilling.\n"
 _COPY = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _WITH_FOLDERS = frozenset({"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs"})
@@ -62,11 +64,15 @@ class Archive:
             raise ConfigurationError(message, field="archive") from error
 
     def check(self) -> None:
-        """See that the archive can be written, by keeping an empty body in it.
+        """See that the archive can be written, by keeping a note in it that says what it is.
 
         :raises ArchiveError: when it cannot.
         """
-        self._keep(io.BytesIO(), hashlib.sha256().hexdigest(), 0)
+        name = f"{self._root}/{_NOTE_NAME}"
+        with self._failing("cannot be written", name):
+            if not self._fs.exists(name):
+                with self._writing(name) as file:
+                    file.write(_NOTE)
 
     def put(self, reply: Reply, dropped_fields: Collection[str] = ()) -> str:
         """Keep a reply's body, once; the body is left at its beginning.

@@ -25,7 +25,7 @@ from airflow_cloudbilling import __version__
 from airflow_cloudbilling.background import BackgroundLoop
 from airflow_cloudbilling.drivers import OnReply, adrive, drive
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError, UnavailableError
-from airflow_cloudbilling.redaction import clean, guard_http_logs, redact
+from airflow_cloudbilling.redaction import clean, echoes, guard_http_logs, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Conversation, Item, Reply, Request, Source
@@ -73,6 +73,7 @@ class Client:
         self.counters = Counters()
         self._on_exchange = on_exchange
         self._secrets = tuple(dict.fromkeys((*settings.secrets, *source.secrets(settings))))
+        self._echoes = echoes(self._secrets)
         self._judge = Judge(source, settings, self._secrets, defer_after, draw)
         self._exchanges: deque[tuple[str, int | None, str | None]] = deque()
         self._http: httpx.AsyncClient | None = None
@@ -247,7 +248,12 @@ class Client:
             async with self._stream(hop, where) as response:
                 status, headers = response.status_code, {k.lower(): v for k, v in response.headers.items()}
                 encoding = headers.get("content-encoding", "")
-                body, size, digest = await receive(response.aiter_raw(), encoding, self.settings.max_body)
+                spooled = await receive(response.aiter_raw(), encoding, self.settings.max_body, self._echoes)
+            body, size, digest, echoed = spooled
+            if echoed:
+                log.warning(
+                    "The answer of %s repeats secrets of the connection %s times; *** replaces them.", shown, echoed
+                )
             self.counters.bytes += size
             return Reply(request, shown, status, headers, body, size, digest)
         except httpx.InvalidURL as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,13 @@ def _field_map(value: Mapping[str, Any] | None) -> Mapping[str, str] | None:
     return value
 
 
+def _hosts(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    for host in value or ():
+        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d{1,5})?", host.strip()):
+            raise ValueError(f"{host!r} is not a host or host:port, such as files.example.com.")
+    return value
+
+
 def _user_agent(value: str | None) -> str | None:
     if has_control_characters(value) or not (value or "").isascii():
         raise ValueError("must be plain ASCII text on one line.")
@@ -202,5 +210,6 @@ CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "verify": _verify,
     "proxy": _proxy,
     "field_map": _field_map,
+    "allowed_hosts": _hosts,
     "user_agent": _user_agent,
 }

@@ -12,6 +12,7 @@ from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 EXCERPT = 300
+_ECHO = 8  # characters of the shortest form that is looked for in bodies
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
 
@@ -38,6 +39,11 @@ def clean(text: str) -> str:
     """Return the text on one line with control characters escaped, so that nobody forges lines of a log."""
     spaced = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in spaced)
+
+
+def echoes(secrets: Iterable[str]) -> tuple[bytes, ...]:
+    """Return the forms in which a body may echo secrets; short ones are left out, they may be ordinary words."""
+    return tuple(form.encode() for form in _forms(tuple(secrets)) if len(form) >= _ECHO)
 
 
 @lru_cache(maxsize=64)

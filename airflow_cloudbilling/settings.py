@@ -147,10 +147,13 @@ def settings_from(
 def _check_required(source: Source, conn_id: str, values: Mapping[str, str | None]) -> None:
     for name, value in values.items():
         label = source.labels.get(name, name)
-        if name in source.required and not value:
+        if name in source.required and not (value or "").strip():
             raise ConfigurationError(f"is empty; enter the {label}.", conn_id=conn_id, field=name)
         if has_control_characters(value):
             raise ConfigurationError(f"({label}) {PASTED}", conn_id=conn_id, field=name)
+        if name != "host" and value and value != value.strip():
+            message = f"({label}) begins or ends with a space; enter it again without."
+            raise ConfigurationError(message, conn_id=conn_id, field=name)
 
 
 def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -52,21 +52,23 @@ class Spooled(NamedTuple):
     body: IO[bytes]
     size: int
     sha256: str
+    echoed: int
 
 
-async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> Spooled:
-    """Read a body to its end.
+async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int, secrets: tuple[bytes, ...] = ()) -> Spooled:
+    """Read a body to its end; a secret that it echoes is replaced before anything is kept or parsed.
 
     :param chunks: the bytes as they came, before content decoding.
     :param encoding: value of ``Content-Encoding``.
     :param cap: bytes allowed after decoding.
+    :param secrets: texts that become ``***``.
     :raises CutError: when a gzip body is cut or broken.
     :raises TooBigError: as soon as more than ``cap`` bytes came.
     :raises ForeignEncodingError: when the encoding is neither gzip nor identity.
     :raises DiskError: when the temporary file cannot be written.
     """
     decoder = _decoder(encoding)
-    spool = _Spool(cap)
+    spool = _Spool(cap, secrets)
     try:
         async for chunk in chunks:
             for piece in decoder.feed(chunk):
@@ -83,10 +85,12 @@ async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int) -> Spoo
 class _Spool:
     """A temporary file that is written in large steps, off the event loop."""
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, secrets: tuple[bytes, ...]) -> None:
         self.body = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - outlives this function
         self._cap = cap
-        self._size = 0
+        self._secrets = secrets
+        self._overlap = max(map(len, secrets), default=1) - 1  # a secret may lie across two writes
+        self._size = self._written = self._echoed = 0
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
 
@@ -100,19 +104,29 @@ class _Spool:
 
     async def finish(self) -> Spooled:
         if self._size > IN_MEMORY:
-            await asyncio.to_thread(self._write)
+            await asyncio.to_thread(self._write, 0)
         else:
-            self._write()
+            self._write(0)
         self.body.seek(0)
-        return Spooled(self.body, self._size, self._hash.hexdigest())
+        return Spooled(self.body, self._written, self._hash.hexdigest(), self._echoed)
 
-    def _write(self) -> None:
-        self._hash.update(self._buffer)
+    def _write(self, held: int | None = None) -> None:
+        data = self._quiet(bytes(self._buffer))
+        end = len(data) - (self._overlap if held is None else held)
+        data, self._buffer = data[:end], bytearray(data[end:])
+        self._written += len(data)
+        self._hash.update(data)
         try:
-            self.body.write(self._buffer)
+            self.body.write(data)
         except OSError as error:
             raise DiskError(f"cannot be kept in a temporary file ({error}); free space or set TMPDIR") from error
-        self._buffer = bytearray()
+
+    def _quiet(self, data: bytes) -> bytes:
+        for secret in self._secrets:
+            if secret in data:
+                self._echoed += data.count(secret)
+                data = data.replace(secret, b"***")
+        return data
 
 
 class _Identity:

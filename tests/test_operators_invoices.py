@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import os
 import random
@@ -10,7 +12,9 @@ import threading
 import time
 from datetime import datetime, timezone
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
@@ -201,6 +205,51 @@ def test_in_quarantine_the_rest_is_staged(vendor: Sandbox, erp: Erp) -> None:
     assert stage("2026-10", on_reject="quarantine")["removed"] == 0
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"success": false, "Invoices": []}',
+        '{"Success": "false", "Invoices": null}',
+        '{"error": true, "message": "partial", "Invoices": [{"Header": {"InvoiceID": "A", "Currency": "EUR"}}]}',
+        "<InvoiceResponse><Success>false</Success></InvoiceResponse>",
+    ],
+)
+def test_a_failure_inside_http_200_is_no_answer(vendor: Sandbox, erp: Erp, answer: str) -> None:
+    vendor.serve("/v2/invoices", answer, "application/xml" if answer.startswith("<") else "application/json")
+    with pytest.raises(MalformedReplyError, match=r"(?i)success|error"):
+        stage("2026-10")
+    assert rows(erp, "invoice") == []
+
+
+def test_a_secret_that_the_vendor_echoes_goes_nowhere(
+    vendor: Sandbox, erp: Erp, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    fields = vendor.connections()["twotcloud_default"]
+    basic = base64.b64encode(f"{fields['login']}:{fields['password']}".encode()).decode()
+    echo = f"{fields['password']} Basic {basic} {quote(fields['password'])}"
+    header = {"InvoiceID": "E-1", "Currency": "EUR", "Type": "Invoice", "Description": echo}
+    line = {"ExtendedPrice": 1, "VAT": 0, "Description": "x" * 3_000_000 + echo}
+    good = {"Header": header, "Customers": [{"Subscriptions": [{"PriceLines": [line]}]}]}
+    bad = {"Header": {**header, "InvoiceID": "E-2"}, "Totals": {"TotalExclVAT": f"bad {echo}"}}
+    vendor.serve("/v2/invoices", json.dumps({"Invoices": [good, bad]}))
+    with pytest.raises(AirflowFailException) as caught:
+        stage("2026-10", archive=str(tmp_path / "raw"))
+    result = stage("2026-10", archive=str(tmp_path / "raw"), on_reject="quarantine")
+    kept = b"".join(gzip.decompress(file.read_bytes()) for file in tmp_path.rglob("*.gz")).decode()
+    everything = f"{caught.value}{caplog.text}{erp.everything()}{json.dumps(result)}{kept}"
+    assert "***" in everything
+    assert fields["password"] not in everything
+    assert basic not in everything
+
+
+def test_the_documented_type_says_what_a_document_is(vendor: Sandbox, erp: Erp) -> None:
+    totals = {"TotalExclVAT": 100, "TotalVAT": 21, "TotalInclVAT": 121}
+    header = {"InvoiceID": "C-1", "Currency": "EUR", "Type": "Credit", "TypeIdentifier": 380}
+    vendor.serve("/v2/invoices", json.dumps({"Invoices": [{"Header": header, "Totals": totals}]}))
+    stage("2026-10")
+    assert rows(erp, "invoice", "document_type, gross_amount") == [("credit_note", "-121")]
+
+
 def test_the_window_can_be_shifted_without_moving_the_period(vendor: Sandbox, erp: Erp) -> None:
     result = stage("2026-02", window_shift_days=20)
     assert dict(vendor.requests[-1].query) == {"startDate": "20260221", "endDate": "20260320"}
@@ -247,6 +296,7 @@ def test_a_wait_longer_than_max_wait_fails_in_words(vendor: Sandbox, erp: Erp) -
         ({"kind": "usage"}, "usage"),
         ({"on_reject": "ignore"}, "on_reject"),
         ({"max_removed": "many"}, "max_removed"),
+        ({"window_shift_days": "x"}, "window_shift_days"),
         ({"timezone": "Mars/Olympus", "period": ""}, "period"),
         ({"conn_id": "erp_staging"}, "twotcloud"),
         ({"field_map": {"grossamount": "x"}}, "grossamount"),

@@ -154,6 +154,7 @@ def test_the_business_term_stands_in_the_columns_comment(erp: Erp) -> None:
     else:
         columns = {c["name"]: c["comment"] for c in inspect(erp.engine()).get_columns("cloudbilling_invoice")}
         assert columns["net_amount"].startswith("BT-109 ")
+    assert [str(c) for t in tables().metadata.sorted_tables for c in t.columns if not c.comment] == []
 
 
 def test_an_older_schema_is_upgraded_in_place(erp: Erp) -> None:
@@ -194,15 +195,16 @@ def test_tables_in_a_schema_of_their_own(erp: Erp) -> None:
         with pytest.raises(ConfigurationError, match="SQLite has no schemas"):
             Staging(erp.engine(), "finance")
         return
-    schema = f"{erp.name}_finance"
+    schema = f"{erp.name}-Finance"
+    quoted = f'"{schema}"' if erp.kind == "postgres" else f"`{schema}`"
     staging = Staging(erp.engine(), schema)
     staging.create()
     try:
         assert load(staging, invoices([1])).merged.new == 1
-        assert erp.query(f"SELECT COUNT(*) FROM {schema}.cloudbilling_invoice") == [(1,)]
+        assert erp.query(f"SELECT COUNT(*) FROM {quoted}.cloudbilling_invoice") == [(1,)]
         assert not inspect(erp.engine()).has_table("cloudbilling_invoice")
     finally:
-        erp.execute(f"DROP SCHEMA {schema}" + (" CASCADE" if erp.kind == "postgres" else ""))
+        erp.execute(f"DROP SCHEMA {quoted}" + (" CASCADE" if erp.kind == "postgres" else ""))
 
 
 @pytest.mark.parametrize(

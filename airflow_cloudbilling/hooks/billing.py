@@ -102,7 +102,10 @@ class BillingHook(BaseHook):
 
             with Client(self.source, settings) as client:
                 reply = client.request(self.source.probe(settings))
+                start = reply.head(200).lstrip().lower()
                 reply.body.close()
+            if start.startswith((b"<!doctype html", b"<html")):
+                return False, f"A web page answered at {settings.base_url}, not {self.source.title}; look at the host."
         except (CloudBillingError, AirflowNotFoundException) as error:
             return False, str(error)
         except Exception as error:  # the form must get an answer, and none that quotes what may be a secret

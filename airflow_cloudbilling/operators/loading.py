@@ -129,6 +129,8 @@ class LoadOperator(BaseOperator):
         self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
 
     def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
+        if type(self.window_shift_days) is not int:
+            raise ConfigurationError(f"{self.window_shift_days!r} is no number of days.", field="window_shift_days")
         return Ask(
             kind=slice_.kind,
             period=slice_.period,

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.loading import given
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,11 +59,12 @@ class MarkPostedOperator(BaseOperator):
         from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
         try:
-            if bool(self.invoices) == bool(self.period):
+            period = given(self.period)
+            if (self.invoices is None) == (period is None):
                 raise ConfigurationError("give either invoices or a period.", field="invoices")
             posting = Posting(open_staging(self.staging_conn_id, self.schema))
-            if self.period:
-                keys = posting.of_period(Period.parse(self.period))
+            if period:
+                keys = posting.of_period(Period.parse(period))
             else:
                 keys = [InvoiceKey.read(value) for value in self.invoices or ()]
             marked = posting.mark(keys, self.reference)

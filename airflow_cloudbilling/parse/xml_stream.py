@@ -50,7 +50,7 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
             yield from reader.feed(parser, chunk)
         root = parser.close()
     except etree.XMLSyntaxError as error:
-        raise Malformed(f"the XML breaks off or is malformed: {error.msg}") from None
+        raise Malformed(f"the XML breaks off or is malformed: {error.msg}; it begins: {found(first[:200])}") from None
     yield from reader.finish(root)
 
 

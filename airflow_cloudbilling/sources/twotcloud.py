@@ -56,6 +56,7 @@ _FORBIDDEN = (  # "Calling an endpoint": a 403 means either of the two
     " profile, 'Your APIs', the API's tab and 'Settings'. It is not tried again."
 )
 _ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
+_NO = ("false", "0", "no")
 _LONGEST_ID = 255
 
 
@@ -67,11 +68,12 @@ def _currency(value: Any) -> str | None:
 
 
 def _document_type(value: Any) -> str | None:
-    """Return what a TypeIdentifier (UNTDID 1001: 380, 381) or a Type ("invoice or credit") says, if anything."""
+    """Return ``credit_note`` when a Type ("invoice or credit") or a TypeIdentifier (UNTDID 1001: 381) says so.
+
+    Either suffices: a credit taken for an invoice is the worse mistake, and only Type's values are documented.
+    """
     said = (text(value) or "").casefold()
-    if said == "381" or "credit" in said:
-        return "credit_note"
-    return "invoice" if said == "380" or "invoice" in said else None
+    return "credit_note" if said == "381" or "credit" in said else None
 
 
 def _invoice_id(value: Any) -> str | None:
@@ -90,7 +92,7 @@ def _totals(names: str) -> tuple[str, ...]:
 _HEAD: Table = {
     "invoice_id": (_invoice_id, ("Header.InvoiceID",)),
     "invoice_number": (text, ("Header.InvoiceID",)),
-    "document_type": (_document_type, ("Header.TypeIdentifier", "Header.Type")),
+    "document_type": (_document_type, ("Header.Type", "Header.TypeIdentifier")),
     "issue_date": (day, ("Header.Date", "Header.InvoiceDate")),
     "due_date": (day, ("Header.ExpirationDate", "Header.DueDate")),
     "period_start": (day, ("Header.PeriodStart", "Header.StartDate")),
@@ -209,7 +211,7 @@ class TwoTCloud(Source):
     def verdict(self, reply: Reply, settings: Settings) -> Verdict:
         """Judge by the status; the document knows only 403 ("Calling an endpoint"), the rest is HTTP's own."""
         status = reply.status
-        if 200 <= status < 300:
+        if 200 <= status < 300 and status != 206:  # a part is not an answer
             return Ok()
         if status in (408, 429) or status >= 500:
             return Again(f"2tCloud answered HTTP {status}")
@@ -286,7 +288,9 @@ def _basic(login: str, key: str) -> str:
 
 
 def _check_said(reader: InvoiceReader) -> None:
-    """Refuse an envelope that holds no invoices and a complaint: that is not "no invoices"."""
-    said = {name: value for name, value in reader.outside.items() if fold(name) in _ERROR_NAMES and value}
-    if said and not reader.invoices:
-        raise Malformed(f"no invoices, but {shown(said, 200)}")
+    """Refuse an envelope that says that it failed, whatever came with it: that is not "no invoices"."""
+    flags = {fold(name): text(value) for name, value in reader.outside.items() if not isinstance(value, (dict, list))}
+    failed = (flags.get("success") or "true").lower() in _NO or (flags.get("error") or "false").lower() not in _NO
+    said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
+    if failed or (said and not reader.invoices):
+        raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")

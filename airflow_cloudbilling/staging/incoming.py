@@ -27,11 +27,12 @@ from sqlalchemy import (
 )
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax, Slice
+from airflow_cloudbilling.staging.columns import INVOICE_AMOUNTS
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.held_back import HeldBack
 from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.rows import Row
-from airflow_cloudbilling.staging.tables import INVOICE_AMOUNTS, Tables
+from airflow_cloudbilling.staging.tables import Tables
 
 BATCH_ROWS = 2000
 BATCH_CHARACTERS = 1_000_000  # of verbatim text; at four bytes each still less than a packet of the strictest server

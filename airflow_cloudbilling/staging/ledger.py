@@ -10,8 +10,9 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, literal, select, update
 
 from airflow_cloudbilling.model import Period, Reject, Slice
+from airflow_cloudbilling.staging.columns import MOMENT
 from airflow_cloudbilling.staging.dialects import dialect_of, moment_text
-from airflow_cloudbilling.staging.tables import MOMENT, Tables
+from airflow_cloudbilling.staging.tables import Tables
 
 OPEN = ("running", "waiting")
 

@@ -31,10 +31,11 @@ from sqlalchemy.sql.elements import ColumnElement
 from airflow_cloudbilling.errors import RemovalError
 from airflow_cloudbilling.exact import canonical, exact_sum
 from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.staging.columns import MOMENT
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
-from airflow_cloudbilling.staging.tables import MOMENT, Tables
+from airflow_cloudbilling.staging.tables import Tables
 
 AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
 
@@ -111,7 +112,6 @@ class Merge:
             self._insert_invoices()
         if self._join():
             self._raise_periods()
-        merged.frozen += self.revisions.withdrawn
         self._measure(merged)
         return merged
 
@@ -168,7 +168,10 @@ class Merge:
         return Merged(found.get("new", 0), found.get("changed", 0), unchanged, frozen=found.get("frozen", 0))
 
     def _find_gone(self) -> int:
-        """Collect the slice's invoices that did not come this time; return their number."""
+        """Collect the slice's invoices that did not come and may go; return their number.
+
+        A frozen one that no other slice returns stays in the slice as it was posted.
+        """
         slices, gone = self.tables.slice_invoice, self.incoming.gone
         came = or_(
             *(
@@ -177,7 +180,8 @@ class Merge:
             )
         )
         missing = select(slices.c.invoice_id).where(of_slice(slices, self.slice), ~came)
-        return self.connection.execute(insert(gone).from_select(["invoice_id"], missing)).rowcount
+        found = self.connection.execute(insert(gone).from_select(["invoice_id"], missing)).rowcount
+        return found - self.revisions.record_withdrawn() if found else 0
 
     def _check_removal(self, removed: int, allowed: Decimal | None) -> None:
         slices = self.tables.slice_invoice
@@ -202,7 +206,6 @@ class Merge:
         self._settle_periods(missing)
         elsewhere = and_(self._same(slices), slices.c.invoice_id == gone.c.invoice_id)
         self.connection.execute(delete(gone).where(exists().where(elsewhere)))
-        self.revisions.record_withdrawn()
         self._delete_invoices(missing)
 
     def _delete_invoices(self, ids: Select[Any]) -> None:

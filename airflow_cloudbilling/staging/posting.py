@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, exists, select, update
+from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.errors import ConfigurationError
@@ -76,7 +76,7 @@ class Posting:
         return marked
 
     def release(self, keys: Iterable[InvoiceKey], who: str, reason: str) -> int:
-        """Let invoices follow the vendor again: the next load brings what changed; what was withdrawn goes now.
+        """Let invoices follow the vendor again: the next load brings what changed and takes what was withdrawn.
 
         :param who: the person who says so; kept with ``reason`` in the findings that this resolves.
         :returns: how many were released.
@@ -100,17 +100,7 @@ class Posting:
         told = and_(self._of(finding, account), finding.c.invoice_id.in_(ids), finding.c.rule.in_(RULES.values()))
         values = {"resolved_at": now, "accepted_by": who, "accepted_at": now, "accept_reason": reason}
         connection.execute(update(finding).where(told, finding.c.resolved_at.is_(None)).values(values))
-        self._drop_withdrawn(connection, account, ids)
         return released
-
-    def _drop_withdrawn(self, connection: Connection, account: Slice, ids: list[str]) -> None:
-        """Remove the invoices that no slice returns any more: only being posted kept them."""
-        invoice, slices = self.tables.invoice, self.tables.slice_invoice
-        member = exists().where(self._of(slices, account), slices.c.invoice_id == invoice.c.invoice_id)
-        chosen = and_(self._of(invoice, account), invoice.c.invoice_id.in_(ids))
-        gone = list(connection.scalars(select(invoice.c.invoice_id).where(chosen, ~member)))
-        for table in (self.tables.invoice_line, self.tables.invoice_tax, self.tables.document, invoice):
-            connection.execute(delete(table).where(self._of(table, account), table.c.invoice_id.in_(gone)))
 
     def _accounts(self, keys: Iterable[InvoiceKey]) -> Iterator[tuple[Connection, Slice, list[str]]]:
         for (provider, account, kind), group in groupby(sorted(set(keys)), key=lambda key: key[:3]):

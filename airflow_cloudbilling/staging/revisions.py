@@ -38,7 +38,6 @@ class Revisions:
         self.slice = slice_
         self.incoming = incoming
         self.load_id = load_id
-        self.withdrawn = 0
 
     def record_changed(self) -> None:
         """Keep the new version of every frozen invoice that changed, once, and resolve what is as posted again."""
@@ -49,16 +48,26 @@ class Revisions:
             self._record("changed", {**row, **own}, lines, self._staged(row["invoice_id"]))
         self._resolve(select(new.c.invoice_id).where(new.c.action == "unchanged"))
 
-    def record_withdrawn(self) -> None:
-        """Keep the frozen invoices among those that no slice returns any more, and take them out of that list."""
+    def record_withdrawn(self) -> int:
+        """Keep the frozen invoices among those that did not come, where no other slice returns them.
+
+        :returns: how many; they are taken out of the list of those that go.
+        """
         invoice, gone, line = self.tables.invoice, self.incoming.gone, self.tables.invoice_line
         same = and_(of_slice(invoice, self.slice, period=False), invoice.c.invoice_id == gone.c.invoice_id)
-        frozen = select(invoice).join(gone, same).where(is_frozen(self.tables))
-        for row in self.connection.execute(frozen).mappings().all():
+        frozen = select(invoice).join(gone, same).where(is_frozen(self.tables), ~self._elsewhere())
+        rows = self.connection.execute(frozen).mappings().all()
+        for row in rows:
             lines = select(line).where(of_slice(line, self.slice, period=False), line.c.invoice_id == row["invoice_id"])
             self._record("withdrawn", dict(row), lines, dict(row))
             self.connection.execute(delete(gone).where(gone.c.invoice_id == row["invoice_id"]))
-            self.withdrawn += 1
+        return len(rows)
+
+    def _elsewhere(self) -> ColumnElement[bool]:
+        """Return the condition that another slice returns the invoice too."""
+        slices = self.tables.slice_invoice
+        other = and_(of_slice(slices, self.slice, period=False), slices.c.period != str(self.slice.period))
+        return exists().where(other, slices.c.invoice_id == self.tables.invoice.c.invoice_id)
 
     def _record(self, reason: str, row: Row, lines: Select[Any], staged: Row) -> None:
         last = self._last(row["invoice_id"])
@@ -72,6 +81,7 @@ class Revisions:
         if rows:
             key = {**own, "invoice_id": row["invoice_id"]}
             self.connection.execute(insert(target), [_values(target, {**r, **key}) for r in rows])
+        self._resolve([row["invoice_id"]])  # what was said of it before is no longer true
         self._find(reason, row, staged)
 
     def _last(self, invoice_id: str) -> RowMapping | None:
@@ -109,7 +119,7 @@ class Revisions:
     def _now(self) -> str:
         return self.incoming.dialect.now(self.connection)
 
-    def _resolve(self, ids: Select[Any]) -> None:
+    def _resolve(self, ids: Select[Any] | list[str]) -> None:
         finding = self.tables.finding
         unresolved = and_(
             of_slice(finding, self.slice, period=False),
