@@ -14,6 +14,7 @@ from typing import Any
 from database import Bench
 
 MEGABYTE = 1 << 20
+SCENARIOS = ("first", "again", "changed")
 HEAD = ("database", "loader", "raw", "first", "again", "1 % changed", "log MB", "again", "dead", "peak MB")
 PACKAGES = (
     "apache-airflow",
@@ -76,7 +77,7 @@ def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
             servers[one["database"]],
             one["contender"],
             "on" if one["keep_raw"] else "off",
-            *(_speed(one[scenario]) for scenario in ("first", "again", "changed")),
+            *(_speed(one[scenario]) for scenario in SCENARIOS),
             _megabytes(one["first"]["log_bytes"]),
             _megabytes(one["again"]["log_bytes"]),
             "–" if one["again"]["dead_tuples"] is None else f"{one['again']['dead_tuples']:,}",
@@ -97,10 +98,12 @@ def _megabytes(number: int | None) -> str:
 
 def _about(found: dict[str, Any]) -> str:
     own, invoices = found["machine"], found["invoices"]
+    turns = [number for one in found["results"] for scenario in SCENARIOS for number in one[scenario]["turns"]]
     packages = ", ".join(f"{name} {version}" for name, version in own["packages"].items())
     return (
         f"{invoices:,} invoices with {invoices * 5:,} lines from memory; rows per second, median of {found['rounds']} "
         f"rounds that took turns (slowest–fastest in thousands); log (WAL, redo) and memory in MB, memory above what "
-        f"the process held before. {own['processor']}, {own['cores']} cores shared with the server, "
+        f"the process held before. The machine was shared: it made {min(turns)} to {max(turns)} million turns of an empty "
+        f"loop a second. {own['processor']}, {own['cores']} cores shared with the server, "
         f"{own['memory_gb']} GB; {own['system']}, Python {own['python']}, {packages}; {own['day']}."
     )

@@ -48,3 +48,19 @@ def test_a_large_invoice_that_did_not_change_may_lie_in_many_batches(erp: Erp) -
     assert dump(erp) == before
     assert load(staging, [*items[:-4], *invoices([2], lines=4)]).merged.changed == 1
     assert len(rows(erp, "invoice_line")) == BATCH_ROWS * 2 + 5 + 4
+
+
+def test_a_credit_note_across_two_batches_is_turned_once(erp: Erp) -> None:
+    staging = open_staging(erp)
+    credit = {"document_type": "credit_note", "sign": -1}
+    items = [*invoices([0], lines=BATCH_ROWS - 2), *invoices([1], lines=6, **credit), *invoices([2], lines=BATCH_ROWS)]
+    load(staging, items)
+    before = dump(erp, with_load=False)
+    with staging.load(OCTOBER) as older, staging.load(OCTOBER) as newer:
+        for item in items:
+            newer.add(item)
+        for item in [*items[: BATCH_ROWS - 1], *invoices([1], net="99", **credit), *items[-BATCH_ROWS - 1 :]]:
+            older.add(item)
+        assert older.commit().merged.changed == 1
+        assert newer.commit().merged.changed == 1
+    assert dump(erp, with_load=False) == before

@@ -12,7 +12,6 @@ from typing import Any, cast
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Index,
     Integer,
@@ -158,10 +157,12 @@ class Incoming:
         fresh = new.c.action.in_(("new", "changed", "frozen"))
         lacking = select(new.c.seq).outerjoin(sent, sent.c.seq == new.c.seq).where(fresh, fewer)
         seqs = list(self.connection.scalars(lacking))
+        negative = select(new.c.seq).where(new.c.seq.in_(seqs), new.c.sign < 0)
+        turned = set(map(str, self.connection.scalars(negative)))
         for rows in self._held_back.of({str(seq) for seq in seqs}) if seqs else ():
             if rows:
-                self.dialect.insert(self.connection, line.name, _LINE_ROW, rows)
-        self._negate(line.c.seq.in_(seqs))
+                signed = [_turned(row) if row[0] in turned else row for row in rows]
+                self.dialect.insert(self.connection, line.name, _LINE_ROW, signed)
 
     def close(self) -> None:
         """Give the disk space back that rows take."""
@@ -225,11 +226,16 @@ class Incoming:
             self._held_back.add(held)
         return [row for row in rows if row[0] not in same]
 
-    def _negate(self, *which: ColumnElement[bool]) -> None:
+    def _negate(self) -> None:
         if self.negative:
             seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
             values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
-            self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs), *which).values(values))
+            self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs)).values(values))
+
+
+def _turned(line: Row) -> Row:
+    """Return a row of a line with the amounts negated that a credit note stated as positive has negated."""
+    return tuple(_negated(value) if name in NEGATED else value for name, value in zip(_LINE_ROW, line, strict=True))
 
 
 class _Batch:
