@@ -103,7 +103,7 @@ def _about(found: dict[str, Any]) -> str:
     return (
         f"{invoices:,} invoices with {invoices * 5:,} lines from memory; rows per second, median of {found['rounds']} "
         f"rounds that took turns (slowest–fastest in thousands); log (WAL, redo) and memory in MB, memory above what "
-        f"the process held before. The machine was shared: it made {min(turns)} to {max(turns)} million turns of an empty "
+        f"the process held before. The machine was shared: {min(turns)} to {max(turns)} million turns of an empty "
         f"loop a second. {own['processor']}, {own['cores']} cores shared with the server, "
         f"{own['memory_gb']} GB; {own['system']}, Python {own['python']}, {packages}; {own['day']}."
     )
