@@ -177,3 +177,36 @@ class Notice(NamedTuple):
     """Something that a reader of the task's log should know."""
 
     message: str
+
+
+class Document(NamedTuple):
+    """A file that came with an invoice (BG-24); like a notice it closes no lines.
+
+    Where the archive keeps it is the loader's to know.
+    """
+
+    document_id: str  # BT-122
+    invoice_id: str | None = None
+    document_type: str | None = None  # in the vendor's word
+    filename: str | None = None  # BT-125, made safe
+    content_type: str | None = None
+    size: int = 0  # bytes
+    sha256: str = ""  # of the bytes as received
+
+
+class Finding(NamedTuple):
+    """Something about an invoice that a person should look at; resolved when a later load says it no more."""
+
+    invoice_id: str
+    rule: str
+    severity: str  # error | warning
+    expected: str
+    actual: str
+    message: str
+
+
+class Portion(NamedTuple):
+    """One of the slices that a connection has: a contract of several, or usage beside invoices."""
+
+    account: str
+    kind: str

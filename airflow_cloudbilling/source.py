@@ -6,12 +6,23 @@ else it yields (lines, invoices, rejects …) is what it found. The client drive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from airflow_cloudbilling.errors import VendorError
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Period, Reject, Stated
+from airflow_cloudbilling.errors import ConfigurationError, VendorError
+from airflow_cloudbilling.model import (
+    Document,
+    Finding,
+    Invoice,
+    InvoiceLine,
+    Notice,
+    Outside,
+    Period,
+    Portion,
+    Reject,
+    Stated,
+)
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.settings import Field, Settings
@@ -23,6 +34,8 @@ class Request:
 
     :param path: path below the connection's base URL, or an absolute URL that the vendor named.
     :param api: which of the vendor's credentials goes with it (2tCloud: one key per API).
+    :param configured: the path is an absolute URL that the connection itself names (a token endpoint): it is asked
+        although it is another host's, with what the request itself holds and no other credential.
     """
 
     method: str
@@ -32,6 +45,7 @@ class Request:
     json: Any = None
     form: Mapping[str, str] | None = None
     api: str = "default"
+    configured: bool = False
 
     @property
     def safe(self) -> bool:
@@ -93,16 +107,64 @@ class Refused:
 
 
 Verdict = Ok | Again | Renew | Refused
-Item = InvoiceLine | Invoice | Reject | Outside | Stated | Notice
-Conversation = Generator[Request | Item, Reply | None, None]
+
+
+class Credential(NamedTuple):
+    """What a vendor gave in exchange for the connection's own secrets.
+
+    :param value: an access token.
+    :param lifetime: seconds for which it is valid from now on.
+    """
+
+    value: str
+    lifetime: float
+
+
+class Ahead(NamedTuple):
+    """Requests that the conversation will make next, in this order: a driver may send several of them early.
+
+    A conversation stays a sequence: it yields each of them later and is sent its reply, as if nothing had been said.
+
+    :param requests: may be a generator; it is read no faster than requests are sent.
+    """
+
+    requests: Iterable[Request]
+
+
+class Record(NamedTuple):
+    """One record of a vendor's resource as it is, for users of the API rather than for staging.
+
+    :param value: JSON's value, numbers with a fraction or an exponent as ``Decimal``; without ``dropped_fields``.
+    """
+
+    value: Any
+
+
+class Endpoint(NamedTuple):
+    """One endpoint that the vendor's document names, and how users reach it.
+
+    :param document: method and path as the document prints them.
+    :param hook: the call of the hook's method, such as ``list_records("customers")``.
+    :param operator: the operator with the arguments that matter, such as ``ListRecordsOperator(resource="customers")``.
+    """
+
+    document: str
+    hook: str
+    operator: str
+
+
+Item = InvoiceLine | Invoice | Reject | Outside | Stated | Notice | Document | Finding | Portion | Record
+Conversation = Generator[Request | Ahead | Item, Reply | None, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Which invoices are wanted.
 
-    :param kind: ``purchase``, ``sales`` or ``consolidated``; one that the vendor has.
+    :param kind: ``purchase``, ``sales``, ``consolidated`` or ``usage``; one that the vendor has.
     :param period: the slice's half-open period.
+    :param account: the slice's account; tells contracts of one connection apart.
+    :param document_types: which documents are wanted, in the vendor's words; empty: those of the kind.
     :param window_shift_days: moves the window that is asked for, not the period.
     :param params: further query parameters, as the user gave them.
     :param field_map: canonical name → dotted path in the vendor's record; wins over the built-in aliases.
@@ -115,6 +177,8 @@ class Ask:
     params: Mapping[str, str] = field(default_factory=dict)
     field_map: Mapping[str, str] = field(default_factory=dict)
     keep_raw: bool = True
+    account: str = ""
+    document_types: tuple[str, ...] = ()
 
 
 class Source:
@@ -134,15 +198,41 @@ class Source:
     fields: ClassVar[tuple[Field, ...]]  # keys of the connection's extra, besides the common ones
     kinds: ClassVar[tuple[str, ...]]
     default_kind: ClassVar[str]
-    dropped_fields: ClassVar[tuple[str, ...]] = ()  # never logged, stored or archived
+    dropped_fields: ClassVar[tuple[str, ...]] = ()  # never logged, stored, returned or archived
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ()  # every one that the vendor's document names
 
     def account(self, settings: Settings) -> str:
         """Return the account that slices are kept under, unless the connection's ``account`` overrides it."""
         raise NotImplementedError
 
-    def authorise(self, request: Request, settings: Settings) -> Request:
-        """Return the request with the credentials of its API."""
+    def slices(self, ask: Ask, settings: Settings) -> Conversation:
+        """Return the conversation that yields the :class:`Portion` of each slice that the ask is about.
+
+        One for most vendors, without a request; ``ask.account`` is not yet known here.
+        """
+        yield Portion(settings.account or self.account(settings), ask.kind)
+
+    def authorise(self, request: Request, settings: Settings, credential: str | None = None) -> Request:
+        """Return the request with the credentials of its API.
+
+        :param credential: the value of the :class:`Credential`, where the vendor wants one.
+        """
         raise NotImplementedError
+
+    def credential_request(self, settings: Settings) -> Request | None:
+        """Return the request that is answered with an access token; None for vendors without."""
+        return None
+
+    def credential(self, reply: Reply, settings: Settings) -> Credential:
+        """Read the good answer to :meth:`credential_request`.
+
+        :raises MalformedReplyError: when it holds no token.
+        """
+        raise NotImplementedError
+
+    def budget(self, reply: Reply, settings: Settings) -> float | None:
+        """Return the seconds in which the vendor wants no further request, by the headers of any reply; None: go on."""
+        return None
 
     def secrets(self, settings: Settings) -> list[str]:
         """Return every secret text of the connection, with the derived forms that may show up in a log."""
@@ -159,6 +249,43 @@ class Source:
     def invoices(self, ask: Ask, settings: Settings) -> Conversation:
         """Return the conversation that yields the period's lines and invoices."""
         raise NotImplementedError
+
+    def ready(self, ask: Ask, settings: Settings) -> Conversation:
+        """Return a conversation that yields an invoice, or a :class:`Document`, when the period has any.
+
+        The caller stops at the first; vendors that can say so with a lighter question have their own.
+        """
+        return self.invoices(ask, settings)
+
+    def list_records(self, resource: str, params: Mapping[str, str], settings: Settings) -> Conversation:
+        """Return the conversation that yields every :class:`Record` of a resource."""
+        raise self._lacks("list", resource, settings)
+
+    def get_record(self, resource: str, record_id: str, params: Mapping[str, str], settings: Settings) -> Conversation:
+        """Return the conversation that yields one :class:`Record`."""
+        raise self._lacks("get", resource, settings)
+
+    def create_record(self, resource: str, data: Any, settings: Settings) -> Conversation:
+        """Return the conversation that creates a record and yields what the vendor answers as a :class:`Record`."""
+        raise self._lacks("create", resource, settings)
+
+    def update_record(self, resource: str, record_id: str, data: Any, settings: Settings) -> Conversation:
+        """Return the conversation that changes a record and yields what the vendor answers as a :class:`Record`."""
+        raise self._lacks("update", resource, settings)
+
+    def delete_record(self, resource: str, record_id: str, settings: Settings) -> Conversation:
+        """Return the conversation that deletes a record and yields what the vendor answers as a :class:`Record`."""
+        raise self._lacks("delete", resource, settings)
+
+    def file_request(self, resource: str, record_id: str, params: Mapping[str, str], settings: Settings) -> Request:
+        """Return the request that is answered with a file."""
+        raise self._lacks("download", resource, settings)
+
+    def _lacks(self, action: str, resource: str, settings: Settings) -> ConfigurationError:
+        has = "; it has " + ", ".join(e.document for e in self.endpoints) if self.endpoints else ""
+        return ConfigurationError(
+            f"{self.title} has no resource {resource!r} to {action}{has}.", conn_id=settings.conn_id, field="resource"
+        )
 
 
 Clock = Callable[[], float]

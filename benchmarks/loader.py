@@ -35,9 +35,13 @@ def main() -> None:
     from report import machine, markdown, table
 
     with tempfile.TemporaryDirectory(prefix="cloudbilling-bench-") as folder:
-        results = run(options, Path(folder))
-        versions = machine(options.databases, Path(folder))
-    found = {"machine": versions, "invoices": options.invoices, "rounds": options.rounds, "results": results}
+        versions, results = run(options, Path(folder))
+    found = {
+        "machine": {**machine(), "servers": versions},
+        "invoices": options.invoices,
+        "rounds": options.rounds,
+        "results": results,
+    }
     print(table(found))
     if options.output:
         output = Path(options.output)
@@ -46,19 +50,21 @@ def main() -> None:
         (output / "loader.md").write_text(markdown(found))
 
 
-def run(options: argparse.Namespace, folder: Path) -> list[Result]:
-    """Measure every contender on every database, and sum the rounds up."""
+def run(options: argparse.Namespace, folder: Path) -> tuple[dict[str, str], list[Result]]:
+    """Measure every contender on every database, and sum the rounds up; return the databases' versions too."""
     from database import Bench
 
-    results = []
+    versions, results = {}, []
     for kind in options.databases:
         bench = Bench(kind, folder)
         try:
+            bench.renew()
+            versions[kind] = bench.version()
             for keep_raw in options.keep_raw:
                 results += _rounds(options, bench, folder, keep_raw)
         finally:
             bench.drop()
-    return results
+    return versions, results
 
 
 def _rounds(options: argparse.Namespace, bench: Any, folder: Path, keep_raw: bool) -> list[Result]:

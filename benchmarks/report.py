@@ -6,12 +6,9 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from database import Bench
 
 MEGABYTE = 1 << 20
 SCENARIOS = ("first", "again", "changed")
@@ -29,8 +26,8 @@ PACKAGES = (
 )
 
 
-def machine(kinds: Iterable[str], folder: Path) -> dict[str, Any]:
-    """Return where the numbers come from: processor, memory, servers, versions."""
+def machine() -> dict[str, Any]:
+    """Return where the numbers come from: processor, memory, versions."""
     packages = {}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -43,7 +40,6 @@ def machine(kinds: Iterable[str], folder: Path) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "day": time.strftime("%Y-%m-%d"),
-        "servers": {kind: Bench(kind, folder).version() for kind in kinds},
         "packages": packages,
     }
 

@@ -33,7 +33,7 @@ class Tiny(Source):
     kinds = ("purchase",)
     default_kind = "purchase"
 
-    def authorise(self, request: Request, settings: Settings) -> Request:
+    def authorise(self, request: Request, settings: Settings, credential: str | None = None) -> Request:
         return replace(request, headers={**request.headers, "X-Key": settings.password})
 
     def secrets(self, settings: Settings) -> list[str]:

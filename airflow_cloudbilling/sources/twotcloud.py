@@ -185,7 +185,7 @@ class TwoTCloud(Source):
             raise ConfigurationError(f"{version!r} is no version such as 'v2'.", conn_id=settings.conn_id, field=field)
         return f"/{version}/{endpoint.lstrip('/')}"
 
-    def authorise(self, request: Request, settings: Settings) -> Request:
+    def authorise(self, request: Request, settings: Settings, credential: str | None = None) -> Request:
         """Add the Basic header of the request's API ("Creating the authorization header"): one key per API."""
         field = _KEYS.get(request.api, request.api)
         key = self._key(field, settings)
