@@ -6,12 +6,23 @@ from typing import IO
 
 from airflow_cloudbilling.parse.events import CLOSE, LEAF, MEMBER, OPEN, Event, Events, Malformed, Shape, first_bytes
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
-from airflow_cloudbilling.parse.invoices import InvoiceReader, Names
+from airflow_cloudbilling.parse.invoices import InvoiceReader, Names, refuse_failure
 from airflow_cloudbilling.parse.json_stream import read_json
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding
 from airflow_cloudbilling.parse.spill import Spill
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
-from airflow_cloudbilling.parse.values import Unreadable, amount, clean, country, day, shown, text
+from airflow_cloudbilling.parse.values import (
+    Unreadable,
+    amount,
+    clean,
+    country,
+    currency,
+    day,
+    document_type,
+    identifier,
+    shown,
+    text,
+)
 from airflow_cloudbilling.parse.xml_stream import read_xml
 
 __all__ = [
@@ -36,12 +47,16 @@ __all__ = [
     "amount",
     "clean",
     "country",
+    "currency",
     "day",
+    "document_type",
     "flatten",
     "fold",
+    "identifier",
     "read",
     "read_json",
     "read_xml",
+    "refuse_failure",
     "shown",
     "text",
 ]

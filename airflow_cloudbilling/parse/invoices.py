@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Reject
-from airflow_cloudbilling.parse.events import CLOSE, LARGEST_VALUE, LEAF, OPEN, Event, Events, Shape
-from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten
+from airflow_cloudbilling.parse.events import CLOSE, LARGEST_VALUE, LEAF, OPEN, Event, Events, Malformed, Shape
+from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding, Values
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
-from airflow_cloudbilling.parse.values import shown
+from airflow_cloudbilling.parse.values import shown, text
 
 LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
 _LONGEST_REJECT = 64 * 1024
+_ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
+_NO = ("false", "0", "no")
 
 Table = Mapping[str, "tuple[Callable[[Any], str | None], tuple[str, ...]]"]
 Found = Iterator["InvoiceLine | Invoice | Reject"]
@@ -188,6 +190,18 @@ class InvoiceReader:
             name = self._names.shape.lists[0].removesuffix("s")
             return f"<{name}>{''.join(raw for _, raw in self._raws)}</{name}>"
         return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {raw}" for name, raw in self._raws) + "}"
+
+
+def refuse_failure(reader: InvoiceReader) -> None:
+    """Refuse an envelope that says that it failed, whatever came with it: that is not "no invoices".
+
+    :raises Malformed: with what it says.
+    """
+    flags = {fold(name): text(value) for name, value in reader.outside.items() if not isinstance(value, (dict, list))}
+    failed = (flags.get("success") or "true").lower() in _NO or (flags.get("error") or "false").lower() not in _NO
+    said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
+    if failed or (said and not reader.invoices):
+        raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
 
 
 def _positive(totals: Totals) -> bool:

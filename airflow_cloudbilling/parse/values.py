@@ -24,6 +24,7 @@ _NOT_STORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff
 _NO_COUNTRY = frozenset({"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"})  # CLDR regions that are not ISO 3166 countries
 _ALSO_CALLED = {"holland": "NL", "the netherlands": "NL", "great britain": "GB", "england": "GB", "scotland": "GB",
                 "wales": "GB", "turkey": "TR", "czech republic": "CZ", "united states of america": "US"}  # fmt: skip
+_LONGEST_ID = 255  # characters
 _CACHED = 64  # characters of a value that is worth remembering; longer ones would fill the memory
 _TOO_LONG = f"expected at most {INTEGER_DIGITS} digits before and {DECIMALS} after the point"
 
@@ -169,6 +170,37 @@ def text(value: Any) -> str | None:
     if isinstance(value, int | Decimal):
         return str(value)
     raise Unreadable(f"expected a text, came {shown(value)}")
+
+
+def identifier(value: Any) -> str | None:
+    """Read a record's id as text.
+
+    :raises Unreadable: for one that is longer than staging keeps.
+    """
+    found = text(value)
+    if found and len(found) > _LONGEST_ID:
+        raise Unreadable(f"expected at most {_LONGEST_ID} characters, came {shown(found)}")
+    return found
+
+
+def currency(value: Any) -> str | None:
+    """Read a currency's ISO 4217 code, in upper case.
+
+    :raises Unreadable: for anything but three letters.
+    """
+    code = text(value)
+    if code is not None and not re.fullmatch("[A-Za-z]{3}", code):
+        raise Unreadable(f"expected a currency's three letters (ISO 4217), came {shown(code)}")
+    return code.upper() if code else None
+
+
+def document_type(value: Any) -> str | None:
+    """Return ``credit_note`` when a type in words ("Credit") or a type's number (UNTDID 1001: 381) says so, else None.
+
+    Either suffices: a credit taken for an invoice is the worse mistake, and few values are documented.
+    """
+    said = (text(value) or "").casefold()
+    return "credit_note" if said == "381" or "credit" in said else None
 
 
 def country(value: Any) -> str | None:

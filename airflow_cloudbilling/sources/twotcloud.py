@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
 from airflow_cloudbilling.model import Notice
@@ -16,14 +16,15 @@ from airflow_cloudbilling.parse import (
     Malformed,
     Names,
     Shape,
-    Unreadable,
     amount,
     clean,
     country,
+    currency,
     day,
-    fold,
+    document_type,
+    identifier,
     read,
-    shown,
+    refuse_failure,
     text,
 )
 from airflow_cloudbilling.parse.invoices import Table
@@ -55,32 +56,6 @@ _FORBIDDEN = (  # "Calling an endpoint": a 403 means either of the two
     " different ones. Compare both in the support center portal (https://2tcloud.supportcenter.services): your"
     " profile, 'Your APIs', the API's tab and 'Settings'. It is not tried again."
 )
-_ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
-_NO = ("false", "0", "no")
-_LONGEST_ID = 255
-
-
-def _currency(value: Any) -> str | None:
-    code = text(value)
-    if code is not None and not re.fullmatch("[A-Za-z]{3}", code):
-        raise Unreadable(f"expected a currency's three letters (ISO 4217), came {shown(code)}")
-    return code.upper() if code else None
-
-
-def _document_type(value: Any) -> str | None:
-    """Return ``credit_note`` when a Type ("invoice or credit") or a TypeIdentifier (UNTDID 1001: 381) says so.
-
-    Either suffices: a credit taken for an invoice is the worse mistake, and only Type's values are documented.
-    """
-    said = (text(value) or "").casefold()
-    return "credit_note" if said == "381" or "credit" in said else None
-
-
-def _invoice_id(value: Any) -> str | None:
-    found = text(value)
-    if found and len(found) > _LONGEST_ID:
-        raise Unreadable(f"expected at most {_LONGEST_ID} characters, came {shown(found)}")
-    return found
 
 
 def _totals(names: str) -> tuple[str, ...]:
@@ -90,14 +65,14 @@ def _totals(names: str) -> tuple[str, ...]:
 # Canonical name → how it is read and where it stands, best first. Totals' names are not documented and differ per
 # endpoint ("3. XML elements"), so likely ones are listed and the rest is left to field_map or computed.
 _HEAD: Table = {
-    "invoice_id": (_invoice_id, ("Header.InvoiceID",)),
+    "invoice_id": (identifier, ("Header.InvoiceID",)),
     "invoice_number": (text, ("Header.InvoiceID",)),
-    "document_type": (_document_type, ("Header.Type", "Header.TypeIdentifier")),
+    "document_type": (document_type, ("Header.Type", "Header.TypeIdentifier")),
     "issue_date": (day, ("Header.Date", "Header.InvoiceDate")),
     "due_date": (day, ("Header.ExpirationDate", "Header.DueDate")),
     "period_start": (day, ("Header.PeriodStart", "Header.StartDate")),
     "period_end": (day, ("Header.PeriodEnd", "Header.EndDate")),
-    "currency": (_currency, ("Header.Currency", "Header.CurrencyCode")),
+    "currency": (currency, ("Header.Currency", "Header.CurrencyCode")),
     "seller_name": (text, ("Sender.CompanyName",)),
     "seller_vat_id": (text, ("Sender.VATNumber",)),
     "seller_country": (country, ("Sender.CountryCode", "Sender.Country")),
@@ -253,7 +228,7 @@ class TwoTCloud(Source):
         try:
             events = read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=ask.keep_raw)
             yield from reader.items(events)
-            _check_said(reader)
+            refuse_failure(reader)
         except Malformed as error:
             raise self._malformed(reply, error, settings) from None
         if reader.computed:
@@ -285,12 +260,3 @@ _DEFAULTS = {field.name: field.default for field in TwoTCloud.fields}
 
 def _basic(login: str, key: str) -> str:
     return base64.b64encode(f"{login}:{key}".encode()).decode()
-
-
-def _check_said(reader: InvoiceReader) -> None:
-    """Refuse an envelope that says that it failed, whatever came with it: that is not "no invoices"."""
-    flags = {fold(name): text(value) for name, value in reader.outside.items() if not isinstance(value, (dict, list))}
-    failed = (flags.get("success") or "true").lower() in _NO or (flags.get("error") or "false").lower() not in _NO
-    said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
-    if failed or (said and not reader.invoices):
-        raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
