@@ -46,25 +46,31 @@ class Shape(NamedTuple):
 
     :param lists: their names, outermost first; the singular is the XML element of one record.
     :param marks: members by which a bare record of level 1 is known.
-    :param root: what the XML root's name must contain, in lower case.
+    :param root: what the XML root's name must contain, in lower case; empty for any name.
+    :param also: further names of the lists with the level of their elements.
     """
 
     lists: tuple[str, ...]
     marks: tuple[str, ...]
     root: str
+    also: tuple[tuple[str, int], ...] = ()
 
     @property
     def leaf(self) -> int:
         """Return the level of the leaves."""
         return len(self.lists)
 
+    def names(self) -> tuple[tuple[str, int], ...]:
+        """Return every name of a list with the level of its elements, in the vendor's spelling."""
+        return (*((name, level) for level, name in enumerate(self.lists, 1)), *self.also)
+
     def levels(self) -> dict[str, int]:
         """Return the folded names of the lists with the level of their elements."""
-        return {fold(name): level for level, name in enumerate(self.lists, 1)}
+        return {fold(name): level for name, level in self.names()}
 
     def singular(self) -> dict[str, int]:
         """Return the folded names of one element of each list with its level."""
-        return {fold(name).removesuffix("s"): level for level, name in enumerate(self.lists, 1)}
+        return {fold(name).removesuffix("s"): level for name, level in self.names()}
 
 
 class Malformed(ValueError):

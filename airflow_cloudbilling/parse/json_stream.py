@@ -42,15 +42,19 @@ def read_json(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep
     :param keep_raw: whether leaves carry their source text.
     :raises Malformed: when the body is cut, is no JSON, or holds no such list.
     """
-    return _Reader(_Buffer(body, charset), shape, keep_raw).read()
+    return _Reader(Buffer(body, charset), shape, keep_raw).read()
 
 
-class _Buffer:
-    """A window on the decoded text: ``text[at:]`` is what comes next."""
+class Buffer:
+    """A window on the decoded text: ``text[at:]`` is what comes next.
 
-    def __init__(self, body: IO[bytes], charset: str | None) -> None:
+    :param values: decodes one value; the default keeps numbers as they were written.
+    """
+
+    def __init__(self, body: IO[bytes], charset: str | None, values: JSONDecoder = _DECODER) -> None:
         first = first_bytes(body)
         self._body = body
+        self._values = values
         self._decoder = codecs.getincrementaldecoder(encoding_of(first, charset))()
         self._before = 0
         self._ended = not first
@@ -108,7 +112,7 @@ class _Buffer:
         self.peek()
         while True:
             try:
-                value, end = _DECODER.raw_decode(self.text, self.at)
+                value, end = self._values.raw_decode(self.text, self.at)
                 if self.text[end - 1] in _CLOSED or len(self.text) - end >= _LOOK_AHEAD or not self.more():
                     return value, end
                 continue
@@ -120,18 +124,31 @@ class _Buffer:
                 self.at = max(self.at, where - 40)
                 raise self.error(cause)
 
+    def names(self) -> Iterator[str]:
+        """Yield the names of an open object's members, each with the buffer at its value, until the object ends."""
+        if self.peek() == "}":
+            self.at += 1
+            return
+        while True:
+            if self.peek() != '"':
+                raise self.error("expected a name in quotes")
+            name, self.at = self.value()
+            self.take(":")
+            yield name
+            if self.take(",}") == "}":
+                return
+
     def error(self, reason: str) -> Malformed:
         what = found(self.text[self.at : self.at + 200]) if self.at < len(self.text) else "the body ends there"
         return Malformed(f"the JSON breaks off or is malformed at character {self.position}: {reason}, {what}")
 
 
 class _Reader:
-    def __init__(self, buffer: _Buffer, shape: Shape, keep_raw: bool) -> None:
+    def __init__(self, buffer: Buffer, shape: Shape, keep_raw: bool) -> None:
         self.buffer = buffer
         self.leaf = shape.leaf
         self.levels = shape.levels()
-        self.outermost = fold(shape.lists[0])
-        self.marks = {fold(mark) for mark in shape.marks} | set(self.levels) - {self.outermost}
+        self.marks = {fold(mark) for mark in shape.marks} | {name for name, level in self.levels.items() if level > 1}
         self.keep_raw = keep_raw
 
     def read(self) -> Events:
@@ -150,30 +167,16 @@ class _Reader:
         """Read the outermost object: an envelope with the first list in it, or one record by itself."""
         self.buffer.take("{")
         seen, bare = False, False
-        for name in self._names():
+        for name in self.buffer.names():
             if not seen and not bare and fold(name) in self.marks:
                 bare = True
                 yield Event(OPEN, 1, "", None, "")
-            seen = seen or fold(name) == self.outermost
+            seen = seen or self.levels.get(fold(name)) == 1
             yield from self._member(name, 1 if bare else 0)
         if bare:
             yield Event(CLOSE, 1, "", None, "")
         elif not seen:
             raise Malformed(f"the JSON holds no list of invoices, {found(start)}")
-
-    def _names(self) -> Iterator[str]:
-        """Yield the names of an open object's members, each with the buffer at its value, until the object ends."""
-        if self.buffer.peek() == "}":
-            self.buffer.at += 1
-            return
-        while True:
-            if self.buffer.peek() != '"':
-                raise self.buffer.error("expected a name in quotes")
-            name, self.buffer.at = self.buffer.value()
-            self.buffer.take(":")
-            yield name
-            if self.buffer.take(",}") == "}":
-                return
 
     def _member(self, name: str, level: int) -> Events:
         deeper = self.levels.get(fold(name), 0)
@@ -227,6 +230,6 @@ class _Reader:
         else:
             self.buffer.at += 1
             yield Event(OPEN, level, "", None, "")
-            for name in self._names():
+            for name in self.buffer.names():
                 yield from self._member(name, level)
         yield Event(CLOSE, level, "", None, "")

@@ -82,7 +82,8 @@ class _Reader:
 
     def tags(self) -> tuple[str, ...]:
         """Return the element names to be told of, in the writings in use; others are found in the tree."""
-        names = [*self.shape.lists, *(name.removesuffix("s") for name in self.shape.lists)]
+        lists = [name for name, _ in self.shape.names()]
+        names = [*lists, *(name.removesuffix("s") for name in lists)]
         return tuple(f"{{*}}{way}" for name in names for way in (name, name[0].lower() + name[1:], name.lower()))
 
     def feed(self, parser: Any, chunk: bytes) -> Events:
@@ -113,6 +114,9 @@ class _Reader:
         frame = self.stack[0]
         rest = [child for child in root if child is not frame.last]
         invoices = frame.level or self.seen or any(self._level(child, 0) for child in rest)
+        if not invoices and _is_list_of(rest, root):
+            yield from self._records(root, 1)
+            return
         if not invoices and (rest or (root.text or "").strip()):
             raise Malformed(f"the XML holds no list of invoices, {found(_raw(root, ()))}")
         yield from self._close(frame)
@@ -120,7 +124,7 @@ class _Reader:
     def _begin(self, root: Element) -> Events:
         name = fold(root.tag)
         self.noise = _noise(root)
-        if name == fold(self.shape.lists[0]):
+        if self.lists.get(name) == 1:
             self.stack.append(_Frame(root, 1, record=False))
         elif self.singular.get(name) == 1:
             self.stack.append(_Frame(root, 1, record=True))
@@ -242,6 +246,12 @@ class _Reader:
 
 def _event(kind: str, level: int) -> Event:
     return Event(kind, level, "", None, "")
+
+
+def _is_list_of(children: list[Element], root: Element) -> bool:
+    """Whether a root of another name is a list by its own (``ArrayOfBill`` or ``BillList`` of ``Bill`` records)."""
+    names = {fold(child.tag) for child in children}
+    return len(names) == 1 and names.pop() in fold(root.tag) and all(len(child) for child in children)
 
 
 def _local(element: Element) -> str:
