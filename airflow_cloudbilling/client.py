@@ -1,4 +1,4 @@
-"""The only module that speaks HTTP: drives conversations, asks again by the source's verdict, keeps the bounds.
+"""Drives conversations: asks ahead, asks again by the source's verdict, fetches tokens, keeps to the vendor's budget.
 
 The exchange of one request is written once, as a coroutine. :meth:`Client.stream` runs it on a private event-loop
 thread, so that deadlines cut a dripping server in the synchronous world as well; :meth:`Client.astream` awaits it.
@@ -7,47 +7,29 @@ thread, so that deadlines cut a dripping server in the synchronous world as well
 from __future__ import annotations
 
 import asyncio
-import http.cookiejar
 import itertools
 import logging
 import random
-import ssl
-from collections import deque
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any
-from urllib.parse import urljoin
 
-import httpx
-
-from airflow_cloudbilling import __version__
+from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
 from airflow_cloudbilling.background import BackgroundLoop
-from airflow_cloudbilling.drivers import OnReply, adrive, drive
-from airflow_cloudbilling.errors import ConfigurationError, RefusedError, UnavailableError
-from airflow_cloudbilling.redaction import clean, echoes, guard_http_logs, redact
+from airflow_cloudbilling.credentials import Credentials, Store
+from airflow_cloudbilling.drivers import OnReply, Pages, adrive, drive
+from airflow_cloudbilling.errors import UnavailableError
+from airflow_cloudbilling.redaction import Secrets, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.source import Conversation, Item, Reply, Request, Source
-from airflow_cloudbilling.spool import BodyError, CutError, receive
-from airflow_cloudbilling.urls import Target, direct_hosts, target
+from airflow_cloudbilling.source import Conversation, Item, Renew, Reply, Request, Source
+from airflow_cloudbilling.transport import Counters, LostError, Transport
+from airflow_cloudbilling.urls import target
 
-MAX_REDIRECTS = 5
-_REDIRECTS = (301, 302, 303, 307, 308)
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 OnExchange = Callable[[str, "int | None", "str | None"], None]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Counters:
-    """What a client has done so far; ``bytes`` after content decoding, ``waited`` in seconds between attempts."""
-
-    requests: int = 0
-    retries: int = 0
-    bytes: int = 0
-    waited: float = 0.0
 
 
 class Client:
@@ -56,6 +38,8 @@ class Client:
     :param on_exchange: called with (address without secrets, status or None, SHA-256 of the body or None) for every
         attempt, in the thread that uses the client.
     :param defer_after: a wait of more seconds raises ``WaitError`` instead of being slept; None: never.
+    :param store: where access tokens are kept for other tasks; None: this process has its own.
+    :param learn: is told every access token before it is used, to mask it; may block.
     :param draw: the random numbers in [0, 1) of the back-off.
     """
 
@@ -66,20 +50,25 @@ class Client:
         *,
         on_exchange: OnExchange | None = None,
         defer_after: float | None = None,
+        store: Store | None = None,
+        learn: Callable[[str], None] = lambda token: None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.source = source
         self.settings = settings
         self.counters = Counters()
         self._on_exchange = on_exchange
-        self._secrets = tuple(dict.fromkeys((*settings.secrets, *source.secrets(settings))))
-        self._echoes = echoes(self._secrets)
+        self._secrets = Secrets((*settings.secrets, *source.secrets(settings)))
+        self._transport = Transport(source, settings, self._secrets, self.counters)
         self._judge = Judge(source, settings, self._secrets, defer_after, draw)
-        self._exchanges: deque[tuple[str, int | None, str | None]] = deque()
-        self._http: httpx.AsyncClient | None = None
+        self._mask = learn
+        self._credentials = Credentials(source, settings, self._fetch_token, self._learn, store, draw)
+        self._exchanges: list[Exchange] = []
+        self._in_flight = InFlight(self._attempts, 2 * settings.max_connections)
+        self._slots = asyncio.Semaphore(settings.max_connections)
+        self._quiet_until = 0.0  # on the monotonic clock: the vendor wants no request before
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: BackgroundLoop | None = None
-        self._running: set[asyncio.Task[Reply]] = set()
         self._aborted = False
 
     # The synchronous world
@@ -100,9 +89,20 @@ class Client:
         finally:
             self._report()
 
-    def stream(self, conversation: Conversation, on_reply: OnReply | None = None) -> Iterator[Item]:
-        """Drive a conversation in the calling thread and yield what it finds; ``on_reply`` sees the good replies."""
-        return drive(conversation, self.request, self._check_aborted, on_reply)
+    def stream(
+        self, conversation: Conversation, on_reply: OnReply | None = None, pages: Pages | None = None
+    ) -> Iterator[Item]:
+        """Drive a conversation in the calling thread and yield what it finds.
+
+        :param on_reply: sees the good replies before the conversation does.
+        :param pages: answers that were received before, and that are kept for a later part of the reading.
+        """
+        try:
+            yield from drive(conversation, self.request, self._check_aborted, on_reply, self._in_flight.announce, pages)
+        finally:
+            if self._background is not None:
+                self._background.run(self._forget())
+                self._report()
 
     def close(self) -> None:
         """Close the connections and end the private thread."""
@@ -134,15 +134,22 @@ class Client:
         finally:
             self._report()
 
-    def astream(self, conversation: Conversation, on_reply: OnReply | None = None) -> AsyncGenerator[Item, None]:
+    async def astream(self, conversation: Conversation, on_reply: OnReply | None = None) -> AsyncGenerator[Item, None]:
         """Drive a conversation on the running event loop and yield what it finds, as :meth:`stream` does."""
-        return adrive(conversation, self.arequest, self._check_aborted, on_reply)
+        try:
+            async with aclosing(
+                adrive(conversation, self.arequest, self._check_aborted, on_reply, self._in_flight.announce)
+            ) as items:
+                async for item in items:
+                    yield item
+        finally:
+            await self._forget()
+            self._report()
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        await self._forget()
+        await self._transport.aclose()
 
     # Both worlds
 
@@ -152,61 +159,97 @@ class Client:
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):  # the loop is closed: nothing is under way
-                loop.call_soon_threadsafe(self._cancel_running)
-
-    def _cancel_running(self) -> None:
-        for task in self._running:
-            task.cancel()
+                loop.call_soon_threadsafe(self._in_flight.cancel)
 
     def _check_aborted(self) -> None:
         if self._aborted:
             raise UnavailableError("aborted, because the task is being stopped.", conn_id=self.settings.conn_id)
 
     def _report(self) -> None:
-        while self._exchanges:
-            exchange = self._exchanges.popleft()
+        exchanges, self._exchanges = self._exchanges, []
+        for exchange in exchanges:
             if self._on_exchange is not None:
                 self._on_exchange(*exchange)
 
     async def _exchange(self, request: Request) -> Reply:
-        """Run the attempts as a task of their own, which :meth:`abort` can cancel without touching the caller's."""
+        """Return the reply to a request; the attempts are a task of their own, which :meth:`abort` can cancel."""
         self._loop = asyncio.get_running_loop()
         self._check_aborted()
-        task = asyncio.ensure_future(self._attempts(request))
-        self._running.add(task)
+        asked, answer = await self._in_flight.take(request)
         try:
-            return await task
+            return await answer
         except asyncio.CancelledError:
             self._check_aborted()
             raise
         finally:
-            self._running.discard(task)
+            self._exchanges += asked.exchanges
 
-    async def _attempts(self, request: Request) -> Reply:
+    async def _forget(self) -> None:
+        self._exchanges += await self._in_flight.forget()
+
+    async def _fetch_token(self, request: Request) -> Reply:
+        asked = Asked(request)
+        try:
+            return await self._attempts(asked)
+        finally:
+            self._exchanges += asked.exchanges
+
+    async def _attempts(self, asked: Asked) -> Reply:
+        request = asked.request
         shown = redact(target(request, self.settings).shown, self._secrets)
+        refused: str | None = None
         for attempt in itertools.count(1):
-            try:
-                reply = await asyncio.wait_for(self._follow(request), self.settings.total_timeout)
-            except asyncio.TimeoutError:
-                self._judge.too_long(request, shown)
-            except (httpx.TransportError, CutError) as error:
-                sent = not isinstance(error, _UNSENT)
-                pause = self._judge.failure(request, shown, self._words(error, shown), attempt, sent=sent)
+            await self._keep_quiet(request, shown)
+            credential = None if request.configured else await self._credentials.get(refused)
+            answer = await self._attempt(asked, shown, attempt, credential, renewable=refused is None)
+            if isinstance(answer, Reply):
+                return answer
+            if isinstance(answer, Renew):
+                log.info("Connection %r: %s; a new access token is needed", self.settings.conn_id, answer.reason)
+                refused = credential
             else:
-                judged = self._judged(reply, attempt)
-                if judged is None:
-                    return reply
-                pause = judged
-            await self._sleep(pause, attempt)
+                await self._sleep(answer, attempt)
         raise AssertionError("unreachable")
 
-    def _judged(self, reply: Reply, attempt: int) -> Pause | None:
+    async def _attempt(
+        self, asked: Asked, shown: str, attempt: int, credential: str | None, *, renewable: bool
+    ) -> Reply | Pause | Renew:
+        try:
+            async with self._slots:
+                reply = await asyncio.wait_for(self._transport.send(asked, credential), self.settings.total_timeout)
+        except asyncio.TimeoutError:
+            self._judge.too_long(asked.request, shown)
+        except LostError as error:
+            return self._judge.failure(asked.request, shown, str(error), attempt, sent=error.sent)
+        return self._judged(reply, attempt, renewable=renewable and credential is not None) or reply
+
+    async def _keep_quiet(self, request: Request, shown: str) -> None:
+        """Wait as long as the vendor wants no request; a token endpoint is not meant."""
+        while not request.configured and (seconds := self._quiet_until - time.monotonic()) > 0:
+            pause = self._judge.quiet(request, shown, seconds)
+            log.info("Connection %r: %s; waiting %.1f s", self.settings.conn_id, pause.reason, pause.seconds)
+            await asyncio.sleep(pause.seconds)
+            self.counters.waited += pause.seconds
+
+    def _learn(self, token: str) -> None:
+        """Keep an access token out of logs, errors and bodies from now on."""
+        self._mask(token)
+        self._secrets.add(token)
+
+    def _judged(self, reply: Reply, attempt: int, *, renewable: bool) -> Pause | Renew | None:
+        self._be_quiet(self.source.budget(reply, self.settings), reply.request)
         with ExitStack() as unused:
             unused.callback(reply.body.close)
-            pause = self._judge.reply(reply, attempt)
-            if pause is None:
+            judged = self._judge.reply(reply, attempt, renewable=renewable)
+            if judged is None:
                 unused.pop_all()
-        return pause
+        if isinstance(judged, Pause) and reply.status == 429:  # it means every request, also those on their way
+            self._be_quiet(judged.seconds, reply.request)
+        return judged
+
+    def _be_quiet(self, seconds: float | None, request: Request) -> None:
+        if seconds is not None and not request.configured:
+            self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
 
     async def _sleep(self, pause: Pause, attempt: int) -> None:
         conn_id, last = self.settings.conn_id, self.settings.max_attempts
@@ -215,89 +258,3 @@ class Client:
         await asyncio.sleep(pause.seconds)
         self.counters.waited += pause.seconds
         self.counters.retries += 1
-
-    def _words(self, error: Exception, shown: str) -> str:
-        text = clean(redact(str(error), self._secrets))
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            message = f"the certificate of {shown} is not trusted ({text}); give the path of a CA bundle that signs it."
-            raise ConfigurationError(message, conn_id=self.settings.conn_id, field="verify") from None
-        if isinstance(error, httpx.TimeoutException):
-            return f"{type(error).__name__}: nothing came for {self.settings.timeout:g} s"
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-    async def _follow(self, request: Request) -> Reply:
-        """Send the request and follow redirects as far as :func:`target` allows."""
-        hop = request
-        for _ in range(MAX_REDIRECTS + 1):
-            where = target(hop, self.settings)
-            reply = await self._send(request, hop, where)
-            location = reply.headers.get("location")
-            if reply.status not in _REDIRECTS or not location:
-                return reply
-            reply.body.close()
-            if request.method != "GET":
-                raise self._refused(f"{request.method} {reply.url} was redirected; only GET is followed.", reply.url)
-            hop = replace(request, path=urljoin(where.url, location), params={})
-        raise self._refused(f"GET {reply.url} was redirected more than {MAX_REDIRECTS} times.", reply.url)
-
-    async def _send(self, request: Request, hop: Request, where: Target) -> Reply:
-        shown = redact(where.shown, self._secrets)
-        status = digest = None
-        self.counters.requests += 1
-        try:
-            async with self._stream(hop, where) as response:
-                status, headers = response.status_code, {k.lower(): v for k, v in response.headers.items()}
-                encoding = headers.get("content-encoding", "")
-                spooled = await receive(response.aiter_raw(), encoding, self.settings.max_body, self._echoes)
-            body, size, digest, echoed = spooled
-            if echoed:
-                log.warning(
-                    "The answer of %s repeats secrets of the connection %s times; *** replaces them.", shown, echoed
-                )
-            self.counters.bytes += size
-            return Reply(request, shown, status, headers, body, size, digest)
-        except httpx.InvalidURL as error:
-            raise self._refused(f"{shown} is no valid address ({clean(str(error))}).", shown) from None
-        except BodyError as error:
-            message = f"the answer of {shown} {error}."
-            raise error.becomes(message, conn_id=self.settings.conn_id, url=shown, status=status) from None
-        finally:
-            self._exchanges.append((shown, status, digest))
-
-    def _stream(self, hop: Request, where: Target) -> AbstractAsyncContextManager[httpx.Response]:
-        sent = self.source.authorise(hop, self.settings) if where.own else hop
-        if self._http is None:
-            guard_http_logs(self._secrets)
-            self._http = _pool(self.settings)
-        url = httpx.URL(where.url).copy_merge_params(dict(sent.params))
-        return self._http.stream(sent.method, url, headers=dict(sent.headers), json=sent.json, data=sent.form)
-
-    def _refused(self, message: str, url: str) -> RefusedError:
-        return RefusedError(message, conn_id=self.settings.conn_id, url=url)
-
-
-def _pool(settings: Settings) -> httpx.AsyncClient:
-    size = settings.max_connections
-    agent = settings.user_agent or f"airflow-provider-cloudbilling/{__version__}"
-    try:
-        return httpx.AsyncClient(
-            verify=_trust(settings),
-            proxy=settings.proxy,
-            mounts={f"all://{host}": None for host in direct_hosts(settings)},
-            limits=httpx.Limits(max_connections=size, max_keepalive_connections=size),
-            timeout=settings.timeout,
-            headers={"User-Agent": agent, "Accept-Encoding": "gzip"},
-            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
-        )
-    except (ValueError, ImportError) as error:
-        message = f"the proxy cannot be used ({clean(redact(str(error), settings.secrets))}); look at HTTPS_PROXY too."
-        raise ConfigurationError(message, conn_id=settings.conn_id, field="proxy") from None
-
-
-def _trust(settings: Settings) -> ssl.SSLContext | bool:
-    path = settings.verify
-    try:
-        return ssl.create_default_context(cafile=path) if path else True
-    except OSError as error:  # ssl.SSLError is one
-        message = f"{path!r} cannot be read as a CA bundle in PEM format ({error})."
-        raise ConfigurationError(message, conn_id=settings.conn_id, field="verify") from None

@@ -46,6 +46,24 @@ def echoes(secrets: Iterable[str]) -> tuple[bytes, ...]:
     return tuple(form.encode() for form in _forms(tuple(secrets)) if len(form) >= _ECHO)
 
 
+class Secrets:
+    """The secrets of one client; access tokens join them when they are fetched."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts: tuple[str, ...] = ()
+        self.echoes: tuple[bytes, ...] = ()
+        self.add(*texts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def add(self, *texts: str) -> None:
+        """Keep further texts out of logs, errors and bodies from now on."""
+        self._texts = tuple(dict.fromkeys((*self._texts, *texts)))
+        self.echoes = echoes(self._texts)
+        guard_http_logs(self._texts)
+
+
 @lru_cache(maxsize=64)
 def _forms(secrets: tuple[str, ...]) -> list[str]:
     found = {form for secret in secrets if secret for form in _forms_of(secret)}

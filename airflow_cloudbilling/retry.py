@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypedDict
 
@@ -67,7 +67,7 @@ class Judge:
 
     Errors are raised ``from None``: what the HTTP library says in its own may quote a vendor that echoes a secret.
 
-    :param secrets: texts that must not show up in a reason or an error.
+    :param secrets: texts that must not show up in a reason or an error; tokens may join them later.
     :param defer_after: a longer pause raises ``WaitError`` instead; None: never.
     :param draw: gives a number in [0, 1) for the back-off.
     """
@@ -76,7 +76,7 @@ class Judge:
         self,
         source: Source,
         settings: Settings,
-        secrets: tuple[str, ...] = (),
+        secrets: Iterable[str] = (),
         defer_after: float | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -86,10 +86,11 @@ class Judge:
         self._defer_after = defer_after
         self._draw = draw
 
-    def reply(self, reply: Reply, attempt: int) -> Pause | None:
-        """Return None when the reply is good, else the pause before the next attempt.
+    def reply(self, reply: Reply, attempt: int, *, renewable: bool = False) -> Pause | Renew | None:
+        """Return None when the reply is good, else the pause before the next attempt, or that the credential is over.
 
         :param attempt: how many attempts were made, from 1.
+        :param renewable: whether a new credential can be had that was not tried yet.
         :raises VendorError: when no further attempt is made, with an excerpt of what the vendor said.
         """
         verdict = self._source.verdict(reply, self._settings)
@@ -102,7 +103,9 @@ class Judge:
             raise verdict.error
         reason = f"{verdict.reason} (HTTP {reply.status} from {reply.request.method} {reply.url}: {said or 'no body'})"
         if isinstance(verdict, Renew):
-            self._refuse(f"{reason}; a credential of this connection type cannot be renewed.", reply.url, reply.status)
+            if renewable:
+                return Renew(redact(reason, self._secrets))
+            self._refuse(f"{reason}; a new credential cannot be had, or was refused too.", reply.url, reply.status)
         if not reply.request.safe and reply.status in _IN_DOUBT:
             self._doubt(reply.request, reply.url, reason)
         told_wait = retry_after(reply.headers) if verdict.after is None else verdict.after
@@ -120,6 +123,14 @@ class Judge:
         if sent and not request.safe:
             self._doubt(request, url, reason)
         return self._pause(reason, None, attempt, url, None)
+
+    def quiet(self, request: Request, url: str, seconds: float) -> Pause:
+        """Return the pause before a request that the vendor does not want yet.
+
+        :raises UnavailableError: when that is longer than ``max_wait``.
+        :raises WaitError: when it is longer than ``defer_after``.
+        """
+        return self._pause(f"the vendor allows no further request yet ({url})", seconds, 0, url, None)
 
     def too_long(self, request: Request, url: str) -> NoReturn:
         """Raise for a request that was not complete in time; another try would last as long.

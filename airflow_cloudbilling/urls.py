@@ -82,6 +82,8 @@ def target(request: Request, settings: Settings) -> Target:
         shown = f"{url}?{urlencode(request.params, quote_via=quote, safe='/:,')}" if request.params else url
         return Target(url, shown, own=True)
     shown = request.path.partition("?")[0].partition("#")[0]
+    if request.configured:
+        return Target(request.path, shown, own=False)
     try:
         if _UNSAFE.search(request.path):
             raise ValueError("it contains a space, a backslash or a control character")

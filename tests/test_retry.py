@@ -103,7 +103,7 @@ def test_an_expired_credential_that_nobody_renews_is_refused() -> None:
         def verdict(self, reply: Reply, settings: Any) -> Verdict:
             return Renew("the token has expired")
 
-    with pytest.raises(RefusedError, match="cannot be renewed"):
+    with pytest.raises(RefusedError, match="a new credential cannot be had"):
         Judge(Renewing(), tiny_settings()).reply(reply(401), 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.errors import CloudBillingError
+from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.settings import Settings, check_conn_type, settings_from
-from airflow_cloudbilling.source import Ask, Item, Source
+from airflow_cloudbilling.source import Ask, Conversation, Item, Record, Reply, Source
 from airflow_cloudbilling.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -68,15 +69,23 @@ class BillingHook(BaseHook):
         """What is known about the connection's vendor."""
         return SOURCES[self.settings.conn_type]
 
-    def get_conn(self, *, on_exchange: OnExchange | None = None, defer_after: float | None = None) -> Client:
+    def get_conn(
+        self, *, on_exchange: OnExchange | None = None, defer_after: float | None = None, keeps_tokens: bool = True
+    ) -> Client:
         """Return a client with one connection pool, to be used as a context manager.
 
         :param on_exchange: called with (address, status or None, SHA-256 or None) for every attempt.
         :param defer_after: a wait of more seconds raises ``WaitError`` instead of being slept.
+        :param keeps_tokens: whether access tokens that it fetches are kept for other tasks; a triggerer's are not.
         """
         from airflow_cloudbilling.client import Client
+        from airflow_cloudbilling.hooks.credential_store import open_store
 
-        return Client(self.source, self.settings, on_exchange=on_exchange, defer_after=defer_after)
+        source, settings = self.source, self.settings
+        store = open_store(writable=keeps_tokens) if source.credential_request(settings) else None
+        return Client(
+            source, settings, on_exchange=on_exchange, defer_after=defer_after, store=store, learn=mask_secret
+        )
 
     def invoices(self, ask: Ask) -> Iterator[Item]:
         """Yield the lines and invoices that are asked for, as they come; an invoice follows its lines.
@@ -90,9 +99,60 @@ class BillingHook(BaseHook):
     async def ainvoices(self, ask: Ask) -> AsyncGenerator[Item, None]:
         """Yield what :meth:`invoices` yields, on the running event loop."""
         settings = await self.aget_settings()
-        async with self.get_conn() as client, aclosing(client.astream(self.source.invoices(ask, settings))) as items:
+        conversation = self.source.invoices(ask, settings)
+        client = await asyncio.to_thread(self.get_conn, keeps_tokens=False)
+        async with client, aclosing(client.astream(conversation)) as items:
             async for item in items:
                 yield item
+
+    def list_records(self, resource: str, params: Mapping[str, str] | None = None) -> Iterator[Any]:
+        """Yield every record of a resource as it is, over all pages.
+
+        :param resource: as the vendor's document names it; numbers with a fraction come as ``Decimal``.
+        :param params: query parameters.
+        :raises ConfigurationError: when the vendor has no such resource.
+        :raises VendorError: when the vendor refuses, cannot be reached or answers what cannot be read.
+        """
+        return self._records(self.source.list_records(resource, params or {}, self.settings))
+
+    def get_record(self, resource: str, record_id: str, params: Mapping[str, str] | None = None) -> Any:
+        """Return one record; parameters and errors as of :meth:`list_records`."""
+        return self._record(self.source.get_record(resource, record_id, params or {}, self.settings))
+
+    def create_record(self, resource: str, data: Any) -> Any:
+        """Create a record and return what the vendor answers; it is never sent twice by itself.
+
+        :param data: what is sent, as the vendor's document has it; amounts as ``Decimal``, ``int`` or text.
+        :raises InDoubtError: when it may have been created or not.
+        """
+        return self._record(self.source.create_record(resource, data, self.settings))
+
+    def update_record(self, resource: str, record_id: str, data: Any) -> Any:
+        """Change a record and return what the vendor answers; errors as of :meth:`create_record`."""
+        return self._record(self.source.update_record(resource, record_id, data, self.settings))
+
+    def delete_record(self, resource: str, record_id: str) -> Any:
+        """Delete a record and return what the vendor answers; errors as of :meth:`create_record`."""
+        return self._record(self.source.delete_record(resource, record_id, self.settings))
+
+    def download(self, resource: str, record_id: str, params: Mapping[str, str] | None = None) -> Reply:
+        """Return the answer with a file as its body, spooled to disk; the caller closes ``reply.body``.
+
+        :raises VendorError: as of :meth:`list_records`.
+        """
+        with self.get_conn() as client:
+            return client.request(self.source.file_request(resource, record_id, params or {}, self.settings))
+
+    def _records(self, conversation: Conversation) -> Iterator[Any]:
+        with self.get_conn() as client:
+            for item in client.stream(conversation):
+                if isinstance(item, Record):
+                    yield item.value
+                elif isinstance(item, Notice):
+                    self.log.warning("%s", item.message)
+
+    def _record(self, conversation: Conversation) -> Any:
+        return next(iter([*self._records(conversation)]), None)
 
     def test_connection(self) -> tuple[bool, str]:
         """Send one harmless request and say in words whether it went well, and if not, what to do."""

@@ -1,0 +1,173 @@
+"""The only module that speaks HTTP: one exchange with its redirects, within the bounds of the connection."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import logging
+import ssl
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urlencode, urljoin
+
+import httpx
+
+from airflow_cloudbilling import __version__
+from airflow_cloudbilling.ahead import Asked
+from airflow_cloudbilling.errors import ConfigurationError, RefusedError
+from airflow_cloudbilling.redaction import Secrets, clean, redact
+from airflow_cloudbilling.settings import Settings
+from airflow_cloudbilling.source import Reply, Request, Source
+from airflow_cloudbilling.spool import BodyError, CutError, receive
+from airflow_cloudbilling.urls import Target, direct_hosts, target
+
+MAX_REDIRECTS = 5
+_REDIRECTS = (301, 302, 303, 307, 308)
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Counters:
+    """What a client has done so far; ``bytes`` after content decoding, ``waited`` in seconds between attempts."""
+
+    requests: int = 0
+    retries: int = 0
+    bytes: int = 0
+    waited: float = 0.0
+
+
+class LostError(Exception):
+    """No complete answer came; the message says what happened.
+
+    :param sent: whether the request may have reached the vendor.
+    """
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class Transport:
+    """One connection pool to one vendor.
+
+    :param secrets: no log, error or body shows them.
+    :param counters: told what is done.
+    """
+
+    def __init__(self, source: Source, settings: Settings, secrets: Secrets, counters: Counters) -> None:
+        self.source = source
+        self.settings = settings
+        self.counters = counters
+        self._secrets = secrets
+        self._http: httpx.AsyncClient | None = None
+
+    async def send(self, asked: Asked, credential: str | None) -> Reply:
+        """Return the answer to one attempt of a request, whatever it says, and note the exchanges.
+
+        :raises LostError: when no complete answer came.
+        :raises VendorError: when what came may not be taken or followed.
+        """
+        try:
+            return await self._follow(asked, credential)
+        except (httpx.TransportError, CutError) as error:
+            raise LostError(self._words(error, asked.request), sent=not isinstance(error, _UNSENT)) from None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._http is not None:
+            await self._http.aclose()
+            self._http = None
+
+    def _words(self, error: Exception, request: Request) -> str:
+        text = clean(redact(str(error), self._secrets))
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            shown = redact(target(request, self.settings).shown, self._secrets)
+            message = f"the certificate of {shown} is not trusted ({text}); give the path of a CA bundle that signs it."
+            raise ConfigurationError(message, conn_id=self.settings.conn_id, field="verify") from None
+        if isinstance(error, httpx.TimeoutException):
+            return f"{type(error).__name__}: nothing came for {self.settings.timeout:g} s"
+        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+    async def _follow(self, asked: Asked, credential: str | None) -> Reply:
+        """Send the request and follow redirects as far as :func:`target` allows."""
+        hop = request = asked.request
+        for _ in range(MAX_REDIRECTS + 1):
+            where = target(hop, self.settings)
+            if not (where.own or hop.configured) and any(form.decode() in hop.path for form in self._secrets.echoes):
+                raise self._refused(f"a redirect would carry a credential to {where.shown}.", where.shown)
+            sent = hop
+            if where.own and not hop.configured:
+                sent = self.source.authorise(hop, self.settings, credential)
+            reply = await self._send(asked, sent, where)
+            location = reply.headers.get("location")
+            if reply.status not in _REDIRECTS or not location:
+                return reply
+            reply.body.close()
+            if request.method != "GET":
+                raise self._refused(f"{request.method} {reply.url} was redirected; only GET is followed.", reply.url)
+            hop = replace(request, path=urljoin(where.url, location), params={}, configured=False)
+        raise self._refused(f"GET {reply.url} was redirected more than {MAX_REDIRECTS} times.", reply.url)
+
+    async def _send(self, asked: Asked, sent: Request, where: Target) -> Reply:
+        shown = redact(where.shown, self._secrets)
+        status = digest = None
+        self.counters.requests += 1
+        try:
+            async with self._stream(sent, where) as response:
+                status, headers = response.status_code, {k.lower(): v for k, v in response.headers.items()}
+                encoding = headers.get("content-encoding", "")
+                forms = () if sent.configured else self._secrets.echoes  # a token that comes again is no echo
+                spooled = await receive(response.aiter_raw(), encoding, self.settings.max_body, forms)
+            body, size, digest, echoed = spooled
+            if echoed:
+                log.warning(
+                    "The answer of %s repeats secrets of the connection %s times; *** replaces them.", shown, echoed
+                )
+            self.counters.bytes += size
+            return Reply(asked.request, shown, status, headers, body, size, digest)
+        except httpx.InvalidURL as error:
+            raise self._refused(f"{shown} is no valid address ({clean(str(error))}).", shown) from None
+        except BodyError as error:
+            message = f"the answer of {shown} {error}."
+            raise error.becomes(message, conn_id=self.settings.conn_id, url=shown, status=status) from None
+        finally:
+            asked.exchanges.append((shown, status, None if sent.configured else digest))
+
+    def _stream(self, sent: Request, where: Target) -> AbstractAsyncContextManager[httpx.Response]:
+        if self._http is None:
+            self._http = _pool(self.settings)
+        url = where.url
+        if sent.params:  # a slash stays one: CloudOnex's PHP reads ng=api/v2/customers from the query
+            url += ("&" if "?" in url else "?") + urlencode(sent.params, quote_via=quote, safe="/")
+        return self._http.stream(sent.method, url, headers=dict(sent.headers), json=sent.json, data=sent.form)
+
+    def _refused(self, message: str, url: str) -> RefusedError:
+        return RefusedError(message, conn_id=self.settings.conn_id, url=url)
+
+
+def _pool(settings: Settings) -> httpx.AsyncClient:
+    size = settings.max_connections
+    agent = settings.user_agent or f"airflow-provider-cloudbilling/{__version__}"
+    try:
+        return httpx.AsyncClient(
+            verify=_trust(settings),
+            proxy=settings.proxy,
+            mounts={f"all://{host}": None for host in direct_hosts(settings)},
+            limits=httpx.Limits(max_connections=size, max_keepalive_connections=size),
+            timeout=settings.timeout,
+            headers={"User-Agent": agent, "Accept-Encoding": "gzip"},
+            cookies=http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[])),
+        )
+    except (ValueError, ImportError) as error:
+        message = f"the proxy cannot be used ({clean(redact(str(error), settings.secrets))}); look at HTTPS_PROXY too."
+        raise ConfigurationError(message, conn_id=settings.conn_id, field="proxy") from None
+
+
+def _trust(settings: Settings) -> ssl.SSLContext | bool:
+    path = settings.verify
+    try:
+        return ssl.create_default_context(cafile=path) if path else True
+    except OSError as error:  # ssl.SSLError is one
+        message = f"{path!r} cannot be read as a CA bundle in PEM format ({error})."
+        raise ConfigurationError(message, conn_id=settings.conn_id, field="verify") from None
