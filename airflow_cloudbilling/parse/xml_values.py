@@ -1,0 +1,78 @@
+"""An XML body as the value that the same vendor's JSON would be: names lower-camelled, lists as lists, the rest text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_cloudbilling.parse.events import Malformed, found
+from airflow_cloudbilling.parse.fields import fold
+from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+_FIRST_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]")  # "ID", "VAT" of "VATNumber", "I" of "InvoiceId"
+_DEEPEST = 100  # levels of elements
+
+
+def read_xml_value(body: IO[bytes], dropped: Collection[str] = (), charset: str | None = None) -> Any:
+    """Return what the root element holds.
+
+    :param body: at its beginning.
+    :param dropped: names of elements that are left out wherever they stand.
+    :raises Malformed: when the body is cut, is no XML, is nested too deeply or has a document type.
+    """
+    from lxml import etree
+
+    chunks = utf8(body, charset)
+    first = prolog(chunks, "")
+    parser = hardened_parser(("cloudbilling-none",))  # no events: the tree is read when it is whole
+    try:
+        parser.feed(first)
+        for chunk in chunks:
+            parser.feed(chunk)
+        root = parser.close()
+    except etree.XMLSyntaxError as error:
+        raise Malformed(f"the XML breaks off or is malformed: {error.msg}; it begins: {found(first[:200])}") from None
+    return _value(root, frozenset(name.casefold() for name in dropped), _DEEPEST)
+
+
+def camelled(name: str) -> str:
+    """Return a name as JSON has it: ``InvoiceId`` as ``invoiceId``, ``VATNumber`` as ``vatNumber``."""
+    return _FIRST_WORD.sub(lambda word: word[0].lower(), name, count=1) if name[:1].isupper() else name
+
+
+def _value(element: Element, dropped: Collection[str], depth: int) -> Any:
+    if not depth:
+        raise Malformed(f"the XML is nested more than {_DEEPEST} levels deep")
+    name = _local(element)
+    children = [(_local(child), child) for child in element]
+    if not children:
+        return (element.text or "").strip() or None
+    kept = [(each, _value(child, dropped, depth - 1)) for each, child in children if each.casefold() not in dropped]
+    names = {each for each, _ in kept}
+    if len(names) == 1 and (len(kept) > 1 or fold(name) in (fold(kept[0][0]) + "s", "arrayof" + fold(kept[0][0]))):
+        return [value for _, value in kept]
+    return _record(kept)
+
+
+def _record(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; elements of one name among others become a list."""
+    record: dict[str, Any] = {}
+    several: set[str] = set()
+    for name, value in members:
+        key = camelled(name)
+        if key not in record:
+            record[key] = value
+        elif key in several:
+            record[key].append(value)
+        else:
+            record[key] = [record[key], value]
+            several.add(key)
+    return record
+
+
+def _local(element: Element) -> str:
+    return str(element.tag).rpartition("}")[2]
