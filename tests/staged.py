@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -14,7 +15,7 @@ from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
 from sqlalchemy.pool import NullPool
 
 from airflow_cloudbilling.exact import canonical
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Slice
+from airflow_cloudbilling.model import Document, Invoice, InvoiceLine, Period, Slice
 from airflow_cloudbilling.staging.engine import Database, engine_for
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Loaded, Rules, Staging
@@ -108,6 +109,13 @@ def invoices(numbers: Iterable[int], **header: Any) -> Iterator[InvoiceLine | In
     """Return several invoices as a source yields them."""
     for number in numbers:
         yield from invoice(number, **header)
+
+
+def document(document_id: str, invoice_id: str | None = None, body: str = "%PDF", **changed: Any) -> Document:
+    """Return a file that came with an invoice."""
+    digest = sha256(body.encode()).hexdigest()
+    name, type_ = f"{document_id}.pdf", "application/pdf"
+    return Document(document_id, invoice_id, "invoices", name, type_, len(body), digest)._replace(**changed)
 
 
 def load(

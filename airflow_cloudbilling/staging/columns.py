@@ -175,6 +175,7 @@ COUNTS = {
     "changed": "invoices with other content than staged",
     "unchanged": "invoices as staged",
     "removed": "invoices that left the slice",
+    "invoice": "invoices of the slice",
     "line": "lines of the slice",
     "document": "files of the slice",
 }

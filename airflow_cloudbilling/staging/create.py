@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Engine, create_mock_engine, delete, inspect, select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.schema import CreateColumn, CreateSchema
+from sqlalchemy.schema import CreateColumn, CreateSchema, SetColumnComment
 
 from airflow_cloudbilling.errors import StagingError
 from airflow_cloudbilling.staging.dialects import dialect_of
@@ -22,7 +22,7 @@ def ddl(engine: Engine, tables: Tables) -> list[str]:
 
 
 def create_tables(engine: Engine, tables: Tables) -> None:
-    """Create what is missing and add the columns that an older version lacks; nothing is done when all is there.
+    """Create what is missing, and add what tables of an older version lack; nothing is done when all is there.
 
     :raises StagingError: when the connection's user may not, with the SQL for somebody who may; or when the tables are
         of a newer version than this package knows.
@@ -72,6 +72,7 @@ def _upgrade(connection: Connection, tables: Tables) -> None:
         connection.execute(CreateSchema(schema))
     tables.metadata.create_all(connection)
     _add_columns(connection, tables)
+    _add_indexes(connection, tables)
     for statement in view_statements(tables, connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(delete(table))
@@ -88,3 +89,15 @@ def _add_columns(connection: Connection, tables: Tables) -> None:
             if column.name not in present:
                 name, definition = dialect.identifier_preparer.format_table(table), CreateColumn(column)
                 connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {definition.compile(dialect=dialect)}")
+                if dialect.supports_comments and not dialect.inline_comments:
+                    connection.execute(SetColumnComment(column))
+
+
+def _add_indexes(connection: Connection, tables: Tables) -> None:
+    """Add the indexes that tables of an older version lack."""
+    inspector = inspect(connection)
+    for table in tables.metadata.sorted_tables:
+        present = {index["name"] for index in inspector.get_indexes(table.name, schema=table.schema)}
+        for index in table.indexes:
+            if index.name not in present:
+                index.create(connection)

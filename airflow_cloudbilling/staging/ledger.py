@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, Table, and_, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from airflow_cloudbilling.model import Period, Reject, Slice
 from airflow_cloudbilling.staging.columns import MOMENT
 from airflow_cloudbilling.staging.dialects import dialect_of, moment_text
+from airflow_cloudbilling.staging.results import Loaded, Merged
+from airflow_cloudbilling.staging.spool import Spool, SpooledPage
 from airflow_cloudbilling.staging.tables import Tables
 
 OPEN = ("running", "waiting")
@@ -68,11 +84,13 @@ class Ledger:
     def __init__(self, engine: Engine, tables: Tables) -> None:
         self.engine = engine
         self.tables = tables
+        self._spool = Spool(engine, tables)
         self.now = dialect_of(engine.dialect.name).now
 
     def begin(self, slice_: Slice, run: Run, original: Original | None = None) -> tuple[str, str]:
         """Open a load before the first request, or take up again the one with which this task instance waits.
 
+        Its reading counts from when it began, if the pages that it received are spooled; else from now.
         Open loads of its earlier tries are marked abandoned.
 
         :param original: the load that is read again; the reading counts from when that one's did.
@@ -81,11 +99,8 @@ class Ledger:
         load = self.tables.load
         with self._write() as connection:
             started = self.now(connection)
-            if waiting := connection.scalar(self._waiting(slice_, run)):
-                again = {"status": "running", "fetch_started_at": started, "ended_at": None, "error": None}
-                connection.execute(update(load).where(load.c.load_id == waiting).values(again))
-                self._forget_answers(connection, waiting)
-                return str(waiting), started
+            if waiting := connection.execute(self._waiting(slice_, run)).first():
+                return waiting.load_id, self._take_up(connection, waiting.load_id, waiting.fetch_started_at, started)
             if run.try_number is not None:
                 earlier = and_(*self._of_task(run), load.c.try_number < run.try_number)
                 self._abandon(connection, slice_, earlier, started)
@@ -95,14 +110,32 @@ class Ledger:
             connection.execute(insert(load), [{**row, **times, "replay_of": original.load_id if original else None}])
         return row["load_id"], read_at
 
+    def _take_up(self, connection: Connection, load_id: str, read_at: datetime | str, now: str) -> str:
+        """Let a waiting load run again; without pages in the spool its reading begins anew.
+
+        What the conversation says of records it says again, so rejects are forgotten.
+        """
+        load, reject, request = self.tables.load, self.tables.reject, self.tables.request
+        counts_from = moment_text(read_at)
+        if not self._spool.holds(connection, load_id):
+            counts_from = now
+            unanswered = update(request).where(request.c.load_id == load_id).values(request_key=None)
+            connection.execute(unanswered)  # a replay would give the same answer twice
+        connection.execute(delete(reject).where(reject.c.load_id == load_id))
+        again = {"status": "running", "fetch_started_at": counts_from, "ended_at": None, "error": None}
+        connection.execute(update(load).where(load.c.load_id == load_id).values(again))
+        return counts_from
+
     def abandon_older(self, connection: Connection, slice_: Slice, fetch_started_at: str) -> None:
         """Mark the slice's open loads whose reading began earlier: nothing that they hold can be committed any more."""
         older = self.tables.load.c.fetch_started_at < literal(fetch_started_at, MOMENT)
         self._abandon(connection, slice_, older, self.now(connection))
 
     def end(self, connection: Connection, load_id: str, status: str, **values: Any) -> None:
-        """Write how a load ended, in the caller's transaction."""
+        """Write how a load ended, or that it waits, in the caller's transaction."""
         load = self.tables.load
+        if status not in OPEN:
+            self._spool.forget(connection, [load_id])
         ended = {"status": status, "ended_at": self.now(connection), **values}
         connection.execute(update(load).where(load.c.load_id == load_id).values(ended))
 
@@ -166,6 +199,44 @@ class Ledger:
         with self.engine.connect() as connection:
             return [Exchange(*row) for row in connection.execute(select(*columns).where(good).order_by("sequence"))]
 
+    def spool(self, load_id: str, pages: Iterable[SpooledPage]) -> None:
+        """Keep pages that a load has received, before it waits; their bodies without what nobody may store.
+
+        Once more before the next wait, with the pages received since. They go when the load ends.
+        """
+        self._spool.write(load_id, pages)
+
+    def spooled(self, load_id: str) -> list[SpooledPage]:
+        """Return the pages that a load received before it waited, in their order; bodies are read when iterated."""
+        return self._spool.pages(load_id)
+
+    def committed_by(self, run: Run, slice_: Slice) -> Loaded | None:
+        """Return the load of a slice that this very task instance and try has committed, as it ended.
+
+        For a task of several slices that is taken up after a wait.
+        """
+        load = self.tables.load
+        if run.try_number is None:  # nobody knows which task that was
+            return None
+        own = and_(of_slice(load, slice_), load.c.status == "committed", *self._of_try(run))
+        with self.engine.connect() as connection:
+            row = connection.execute(select(load).where(own).order_by(load.c.ended_at.desc())).mappings().first()
+        if row is None:
+            return None
+        changes = {name: row[f"{name}_count"] for name in ("new", "changed", "unchanged", "removed", "frozen")}
+        sizes = {f"{name}s": row[f"{name}_count"] for name in ("invoice", "line", "document")}
+        merged = Merged(**changes, **sizes, totals=json.loads(row["totals"]))
+        records = (row[f"{name}_count"] for name in ("received", "outside", "rejected"))
+        return Loaded(slice_, row["load_id"], "committed", merged, *records)
+
+    def accounts(self, provider: str, kind: str, period: Period) -> list[str]:
+        """Return, sorted, the accounts of which a period has been loaded."""
+        load = self.tables.load
+        loaded = and_(load.c.provider == provider, load.c.kind == kind, load.c.period == str(period))
+        found = select(load.c.account).where(loaded, load.c.status == "committed").distinct()
+        with self.engine.connect() as connection:
+            return sorted(connection.scalars(found))
+
     def status(self, load_id: str) -> str | None:
         """Return the status of a load."""
         load = self.tables.load
@@ -173,23 +244,22 @@ class Ledger:
             found: str | None = connection.scalar(select(load.c.status).where(load.c.load_id == load_id))
             return found
 
-    def _forget_answers(self, connection: Connection, load_id: str) -> None:
-        """Keep what came before the wait out of a replay: the conversation begins anew."""
-        request = self.tables.request
-        connection.execute(update(request).where(request.c.load_id == load_id).values(request_key=None))
-
     def _of_task(self, run: Run) -> list[ColumnElement[bool]]:
         load = self.tables.load
         return [load.c[name] == getattr(run, name) for name in ("dag_id", "task_id", "run_id", "map_index")]
 
+    def _of_try(self, run: Run) -> list[ColumnElement[bool]]:
+        return [*self._of_task(run), self.tables.load.c.try_number == run.try_number]
+
     def _waiting(self, slice_: Slice, run: Run) -> Select[Any]:
         load = self.tables.load
-        same_try = [*self._of_task(run), load.c.try_number == run.try_number]
-        return select(load.c.load_id).where(of_slice(load, slice_), load.c.status == "waiting", *same_try)
+        waits = and_(of_slice(load, slice_), load.c.status == "waiting", *self._of_try(run))
+        return select(load.c.load_id, load.c.fetch_started_at).where(waits)
 
     def _abandon(self, connection: Connection, slice_: Slice, which: ColumnElement[bool], moment: str) -> None:
         load = self.tables.load
         dead = and_(of_slice(load, slice_), load.c.status.in_(OPEN), which)
+        self._spool.forget(connection, select(load.c.load_id).where(dead))
         connection.execute(update(load).where(dead).values(status="abandoned", ended_at=moment))
 
     def _write(self) -> Any:

@@ -16,7 +16,9 @@ from airflow_cloudbilling.staging.create import create_tables
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Original, Run, totals_json
-from airflow_cloudbilling.staging.merge import Merge, Merged
+from airflow_cloudbilling.staging.merge import Merge
+from airflow_cloudbilling.staging.results import Loaded as Loaded
+from airflow_cloudbilling.staging.results import Merged
 from airflow_cloudbilling.staging.tables import tables
 
 _FLUSH = 200  # ledger rows held before they are written
@@ -34,29 +36,6 @@ class Rules(NamedTuple):
     max_removed: Decimal = Decimal("0.1")
     allow_removals: bool = False
     quarantine: bool = False
-
-
-class Loaded(NamedTuple):
-    """How a load ended: ``committed``, or ``superseded`` by one whose reading began later."""
-
-    slice: Slice
-    load_id: str
-    status: str
-    merged: Merged
-    received: int
-    outside: int
-    rejected: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain, small data for XCom and asset events; money as text."""
-        own = {**self.slice._asdict(), "period": str(self.slice.period), "load_id": self.load_id, "status": self.status}
-        return {
-            **own,
-            "received": self.received,
-            "outside": self.outside,
-            "rejected": self.rejected,
-            **vars(self.merged),
-        }
 
 
 class Staging:
@@ -238,8 +217,8 @@ class Load:
     def _end(self, connection: Connection, status: str, merged: Merged) -> None:
         changes = {f"{n}_count": getattr(merged, n) for n in ("new", "changed", "unchanged", "removed", "frozen")}
         staged = merged.new + merged.changed + merged.unchanged
-        sizes = {"staged_count": staged, "line_count": merged.lines, "document_count": merged.documents}
-        values = {**self._counts(), **changes, **sizes, "totals": totals_json(merged.totals)}
+        sizes = {f"{n}_count": getattr(merged, f"{n}s") for n in ("invoice", "line", "document")}
+        values = {**self._counts(), **changes, **sizes, "staged_count": staged, "totals": totals_json(merged.totals)}
         self.ledger.end(connection, self.load_id, status, **values)
         if status == "committed":
             self.ledger.abandon_older(connection, self.slice, self.fetch_started_at)

@@ -7,7 +7,6 @@ every database understands alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -34,25 +33,11 @@ from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.columns import MOMENT
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
+from airflow_cloudbilling.staging.results import Merged
 from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
 from airflow_cloudbilling.staging.tables import Tables
 
 AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
-
-
-@dataclass
-class Merged:
-    """What a merge did to a slice."""
-
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    frozen: int = 0
-    invoices: int = 0
-    lines: int = 0
-    documents: int = 0
-    totals: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 class Merge:

@@ -31,7 +31,7 @@ from airflow_cloudbilling.staging.columns import (
     texts,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Tables:
@@ -88,10 +88,7 @@ class Tables:
             Column("period", code(32), primary_key=True, comment="half-open span of days, start/end"),
             Column("invoice_id", code(255), primary_key=True, comment="the vendor's identifier"),
         )
-        Index(
-            f"{self.slice_invoice.name}_by_invoice",
-            *(self.slice_invoice.c[name] for name in ("provider", "account", "kind", "invoice_id")),
-        )
+        self._by_invoice(self.slice_invoice)
         self.document = self._table(
             "document",
             "files that came with invoices",
@@ -105,7 +102,12 @@ class Tables:
             Column("sha256", code(64), comment="of the bytes as received"),
             Column("uri", TEXT, comment="BT-124 where the archive keeps it"),
             load_id(comment="the load that last changed the row"),
+            Column("period", code(32), comment="of the slice that lists a file without an invoice, start/end"),
         )
+        self._by_invoice(self.document)
+
+    def _by_invoice(self, table: Table) -> None:
+        Index(f"{table.name}_by_invoice", *(table.c[n] for n in ("provider", "account", "kind", "invoice_id")))
 
     def _loads(self) -> None:
         self.load = self._table(
@@ -169,6 +171,7 @@ class Tables:
             Column("accepted_at", MOMENT, comment="when a person accepted it"),
             *texts(accepted_by="the person", accept_reason="in the person's words"),
         )
+        self._by_invoice(self.finding)
         self.spool = self._table(
             "spool",
             "pages received before a deferral; deleted when the load ends",
@@ -176,7 +179,11 @@ class Tables:
             sequence(),
             *texts(url="without secrets", headers="as JSON"),
             Column("status", Integer, comment="HTTP status"),
-            Column("body", BYTES, comment="as received"),
+            Column("body", BYTES, comment="a piece of the body, compressed by zlib"),
+            Column("chunk", Integer, comment="position of the piece within its page, from 1; the first has the rest"),
+            Column("request_key", code(64), comment="SHA-256 of the request, without credentials"),
+            Column("sha256", code(64), comment="of the body as received"),
+            Column("size", BigInteger, comment="bytes of the body"),
         )
 
     def _uploads(self) -> None:
