@@ -24,15 +24,24 @@ def redact(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def excerpt(body: bytes, secrets: Iterable[str], limit: int = EXCERPT) -> str:
+def excerpt(body: bytes, secrets: Iterable[str], limit: int = EXCERPT, dropped: Iterable[str] = ()) -> str:
     """Return the beginning of a body on one line, without secrets and control characters, for an error.
 
     :param body: the first bytes as received; a few kilobytes suffice.
     :param limit: characters at most.
+    :param dropped: names of JSON members whose values are not shown.
     """
     text = redact(body.decode("utf-8", "replace").replace("\0", ""), secrets)
-    text = clean(text)
+    text = clean(without_members(text, dropped))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def without_members(text: str, names: Iterable[str]) -> str:
+    """Return text with ``***`` for the value of each JSON member of these names; the text may be cut anywhere."""
+    either = "|".join(map(re.escape, names))
+    if not either:
+        return text
+    return re.sub(rf'("(?:{either})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', r'\1"***"', text, flags=re.IGNORECASE)
 
 
 def clean(text: str) -> str:

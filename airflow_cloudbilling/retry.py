@@ -34,10 +34,10 @@ def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time
     text = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(text):
         return min(float(text), _YEAR)
-    until = _timestamp(text)
+    until = timestamp(text)
     if until is None:
         return None
-    sent = _timestamp(headers.get("date", ""))
+    sent = timestamp(headers.get("date", ""))
     return min(max(until - (now() if sent is None else sent), 0.0), _YEAR)
 
 
@@ -96,7 +96,7 @@ class Judge:
         verdict = self._source.verdict(reply, self._settings)
         if isinstance(verdict, Ok):
             return None
-        said = excerpt(reply.head(), self._secrets)
+        said = excerpt(reply.head(), self._secrets, dropped=self._source.dropped_fields)
         if isinstance(verdict, Refused):
             told = "" if not said or said in str(verdict.error) else f" The vendor said: {said}"
             verdict.error.args = (redact(f"{verdict.error}{told}", self._secrets),)
@@ -170,7 +170,8 @@ class Judge:
         raise RefusedError(redact(message, self._secrets), conn_id=self._settings.conn_id, url=url, status=status)
 
 
-def _timestamp(text: str) -> float | None:
+def timestamp(text: str) -> float | None:
+    """Return the seconds since 1970 of an HTTP date, or None when the text is none."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -81,7 +81,7 @@ class Records:
     :param lists: names of members that hold the list, or an object that holds it: ``data``, ``invoices`` …
     :param marks: names of members by which an object is known as a record rather than an envelope.
     :param dropped: names of members that are left out wherever they stand.
-    :param constants: what becomes of NaN and Infinity; by default they are refused.
+    :param constants: what becomes of NaN, Infinity and numbers out of bounds; by default they are refused.
     """
 
     def __init__(
@@ -151,18 +151,19 @@ def decoder(dropped: Collection[str] = (), constants: Callable[[str], Any] | Non
     """Return a decoder of exact values.
 
     :param dropped: names of members that are left out wherever they stand.
-    :param constants: what becomes of NaN and Infinity; by default they are refused.
+    :param constants: what becomes of NaN, Infinity and numbers out of bounds; by default they are refused.
     """
     unwanted = frozenset(name.casefold() for name in dropped)
+    odd = constants or _refused
 
     def kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: value for name, value in pairs if name.casefold() not in unwanted}
 
     return JSONDecoder(
         object_pairs_hook=kept if unwanted else None,
-        parse_float=_decimal,
-        parse_int=lambda text: int(text) if len(text) <= _LONGEST_INT else _decimal(text),
-        parse_constant=constants or _refused,
+        parse_float=lambda text: _decimal(text, odd),
+        parse_int=lambda text: int(text) if len(text) <= _LONGEST_INT else _decimal(text, odd),
+        parse_constant=odd,
         strict=False,
     )
 
@@ -222,6 +223,7 @@ def _value(buffer: Buffer) -> Any:
     except ValueError as error:  # of the decoder's own functions
         raise buffer.error(str(error)) from None
     if _depth_exceeded(value):
+        buffer.at = 0
         raise buffer.error(f"nested more than {DEEPEST} levels deep")
     return value
 
@@ -236,12 +238,12 @@ def _depth_exceeded(value: Any) -> bool:
     return True
 
 
-def _decimal(text: str) -> Decimal:
+def _decimal(text: str, odd: Callable[[str], Any]) -> Any:
     try:
         return Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text[:40]} is out of bounds") from None
+    except InvalidOperation:  # an exponent of twenty digits
+        return odd(text)
 
 
 def _refused(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text[:40]} is no number within bounds")

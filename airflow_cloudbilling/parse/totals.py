@@ -76,9 +76,9 @@ class RunningSum:
         self, net: str | None, tax: str | None, gross: str | None
     ) -> tuple[str | None, str | None, str | None]:
         if net is None:
-            net = _text(_minus(gross, tax) if gross and tax else self._lines_net())
+            net = _text(_minus(gross, tax) if gross and tax else self._lines_net() if self.lines else None)
         if tax is None:
-            tax = _text(_minus(gross, net) if gross else self._taxes.total() if self._taxes.any else None)
+            tax = _text(_minus(gross, net) if gross and net else self._taxes.total() if self._taxes.any else None)
         if gross is None and tax is not None:
             gross = canonical(exact_sum(Decimal(net or 0), Decimal(tax)))
         return net, tax, gross

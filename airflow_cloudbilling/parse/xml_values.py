@@ -1,4 +1,4 @@
-"""An XML body as the value that the same vendor's JSON would be: names lower-camelled, lists as lists, the rest text."""
+"""An XML body as the value that the same vendor's JSON would be: lower-camelled names, lists as lists, else text."""
 
 from __future__ import annotations
 
