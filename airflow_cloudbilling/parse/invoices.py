@@ -110,7 +110,7 @@ class InvoiceReader:
         try:
             if not isinstance(event.value, dict):
                 raise RecordError(f"expected an object with the line's fields, came {shown(event.value)}")
-            values: Values = self._line.read(event.value)
+            values = self._line_values(event.value)
             self._sum.add(values[_NET], values[_TAX])
             values.append(event.raw or None)
             return values if self._nesting.place(values) else None
@@ -119,6 +119,10 @@ class InvoiceReader:
             raw = event.raw or json.dumps(event.value, ensure_ascii=False)
             self._spoil(RecordError(f"{where}: {error.reason}"), raw)
             return None
+
+    def _line_values(self, record: Mapping[str, Any]) -> Values:
+        """Return a line's canonical values; vendors that leave some to be worked out have their own."""
+        return self._line.read(record)
 
     def _spoil(self, error: RecordError, raw: str = "") -> None:
         if self._bad is None:
@@ -176,7 +180,7 @@ class InvoiceReader:
             "raw": self._raw() if self._keep_raw else None,
             "source_sha256": self._sha256,
         }
-        return Invoice(**found, sign=-1 if kind == "credit_note" and _positive(totals) else 1)  # type: ignore[arg-type]
+        return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
 
     def _readable_id(self, flat: Mapping[str, Any]) -> str | None:
         try:
@@ -204,7 +208,7 @@ def refuse_failure(reader: InvoiceReader) -> None:
         raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
 
 
-def _positive(totals: Totals) -> bool:
+def stated_positive(totals: Totals) -> bool:
     """Whether a credit note's total is stated the EN 16931 way, as a positive amount."""
     decisive = totals.gross if totals.gross not in (None, "0") else totals.net
     return decisive not in (None, "0") and not str(decisive).startswith("-")

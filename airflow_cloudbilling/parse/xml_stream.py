@@ -118,12 +118,12 @@ class _Reader:
             yield from self._records(root, 1)
             return
         if not invoices and (rest or (root.text or "").strip()):
-            raise Malformed(f"the XML holds no list of invoices, {found(_raw(root, ()))}")
+            raise Malformed(f"the XML holds no list of invoices, {found(source_text(root, ()))}")
         yield from self._close(frame)
 
     def _begin(self, root: Element) -> Events:
         name = fold(root.tag)
-        self.noise = _noise(root)
+        self.noise = declarations(root)
         if self.lists.get(name) == 1:
             self.stack.append(_Frame(root, 1, record=False))
         elif self.singular.get(name) == 1:
@@ -209,7 +209,7 @@ class _Reader:
         """Read one child of a record."""
         deeper = self._level(child, level)
         if not deeper:
-            yield Event(MEMBER, level, _local(child), _value(child), _raw(child, self.noise))
+            yield Event(MEMBER, level, _local(child), _value(child), source_text(child, self.noise))
         elif fold(child.tag) in self.lists:
             yield from self._records(child, deeper)
         else:
@@ -234,13 +234,13 @@ class _Reader:
             return
         yield _event(OPEN, level)
         if not len(element) and (element.text or "").strip():
-            yield Event(MEMBER, level, "", _value(element), _raw(element, self.noise))
+            yield Event(MEMBER, level, "", _value(element), source_text(element, self.noise))
         for child in element:
             yield from self._part(child, level)
         yield _event(CLOSE, level)
 
     def _leaf(self, element: Element) -> Event:
-        raw = _raw(element, self.noise) if self.keep_raw else ""
+        raw = source_text(element, self.noise) if self.keep_raw else ""
         return Event(LEAF, self.leaf, "", _value(element), raw)
 
 
@@ -271,7 +271,7 @@ def _value(element: Element) -> Any:
     return record
 
 
-def _noise(root: Element) -> tuple[tuple[str, str], ...]:
+def declarations(root: Element) -> tuple[tuple[str, str], ...]:
     """Return the namespace declarations that lxml repeats on every element, with the prefix that needs them."""
     return tuple(
         (f' xmlns:{prefix}="{uri}"', f"{prefix}:") if prefix else (f' xmlns="{uri}"', "\0")
@@ -279,7 +279,8 @@ def _noise(root: Element) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _raw(element: Element, noise: tuple[tuple[str, str], ...]) -> str:
+def source_text(element: Element, noise: tuple[tuple[str, str], ...]) -> str:
+    """Return an element as XML, without the root's declarations that it does not need."""
     text = _tostring()(element, encoding="unicode", with_tail=False)
     for declaration, prefix in noise:
         if prefix not in text:
