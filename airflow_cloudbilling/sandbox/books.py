@@ -87,6 +87,17 @@ class Books:
                     if start <= bill.issued < end:
                         yield bill
 
+    def bill(self, invoice_id: str) -> Bill | None:
+        """Return one invoice as it is now, or None when there is none of that id."""
+        last = self.reseller.months[-1]
+        if self.reseller.huge_invoice_mb and invoice_id == (huge := self.reseller.huge(last)).invoice_id:
+            return huge
+        try:
+            kind, month, index = self.reseller.locate(invoice_id)
+        except ValueError:
+            return None
+        return self._present(kind, month, index) if self._exists(invoice_id) else None
+
     def change(
         self, change: str, *, invoice_id: str | None = None, kind: str = "purchase", month: str | None = None
     ) -> str:
@@ -122,11 +133,15 @@ class Books:
         if reseller.huge_invoice_mb and kind == "purchase" and month == reseller.months[-1]:
             yield reseller.huge(month)
         for index in range(reseller.invoices + self._added[kind, month.key]):
-            changes = self._changes.get(reseller.invoice_id(kind, month, index))
-            if not changes:
-                yield reseller.bill(kind, month, index)
-            elif not changes["withdraw"]:
-                yield _changed(reseller.bill(kind, month, index), changes)
+            if bill := self._present(kind, month, index):
+                yield bill
+
+    def _present(self, kind: str, month: Period, index: int) -> Bill | None:
+        changes = self._changes.get(self.reseller.invoice_id(kind, month, index), Counter())
+        if changes["withdraw"]:
+            return None
+        bill = self.reseller.bill(kind, month, index)
+        return _changed(bill, changes) if changes else bill
 
     def _add(self, kind: str, month: str | None) -> str:
         chosen = Period.parse(month) if month else self.reseller.months[-1]

@@ -58,6 +58,10 @@ class Options:
     strict_versions: bool = True
     empty_shape: str = "list"
     registered_ip: str = "127.0.0.1"
+    contracts: int = 2  # Orange: the invoices are dealt out to so many
+    token_seconds: int = 3600  # lifetime of access tokens
+    file_kb: int = 0  # Orange: pads each file to about so many kilobytes
+    unreadable_files: int = 0  # Orange: further invoices in each month and contract without readable amounts
 
     @property
     def last_day(self) -> date:
