@@ -4,9 +4,8 @@
 a vendor's text. A body of a source that names ``dropped_fields`` is kept without them, under the hash of what is kept;
 ``<sha256 as received>.cleaned`` beside it says which that is.
 
-An object appears whole or not at all: in folders by a rename, in buckets because an upload counts when it is completed.
-Where a store can do neither, the size at the end of the compressed file tells a torn object, which is then written
-anew.
+An object appears whole or not at all (:mod:`airflow_cloudbilling.objects`). Where a store cannot, the size at the
+end of the compressed file tells a torn object, which is then written anew.
 """
 
 from __future__ import annotations
@@ -18,25 +17,17 @@ import json
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
-from uuid import uuid4
 
-from airflow.sdk import ObjectStoragePath
-
-from airflow_cloudbilling.errors import ArchiveError, CloudBillingError, ConfigurationError, MalformedReplyError
-from airflow_cloudbilling.redaction import clean
+from airflow_cloudbilling.errors import ArchiveError, MalformedReplyError
+from airflow_cloudbilling.objects import BLOCK, Place, in_words
 from airflow_cloudbilling.source import Reply
 
-_BLOCK = 8 * 1024 * 1024  # bytes of one part of an upload, or of one read; S3 takes no smaller part than 5 MiB
 _NOTE_NAME = "README.txt"
 _NOTE = b"What vendors answered, by SHA-256, as gzip; kept by airflow-provider-cloudbilling.\n"
 _COPY = 1024 * 1024
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_WITH_FOLDERS = frozenset({"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs"})
-_RENAMED = frozenset({"file", "local"})  # fsspec's own transaction would pass through TMPDIR, perhaps another disk
 _DAMAGE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
@@ -49,19 +40,9 @@ class Archive:
     """
 
     def __init__(self, location: str) -> None:
-        if ":" in urlsplit(location).netloc.rpartition("@")[0]:
-            raise ConfigurationError(
-                "holds a password; keep it in an Airflow connection and write s3://conn_id@bucket/prefix.",
-                field="archive",
-            )
         self.location = location
-        try:
-            path = ObjectStoragePath(location)
-            self._fs: Any = path.fs
-            self._root = path.path.rstrip("/")
-        except Exception as error:  # whatever a store's own library raises when it is not installed or not set up
-            message = f"{location!r} cannot be opened as object storage ({_words(error)})."
-            raise ConfigurationError(message, field="archive") from error
+        self._place = Place(location, "archive")
+        self._fs, self._root = self._place.fs, self._place.root
 
     def check(self) -> None:
         """See that the archive can be written, by keeping a note in it that says what it is.
@@ -69,9 +50,9 @@ class Archive:
         :raises ArchiveError: when it cannot.
         """
         name = f"{self._root}/{_NOTE_NAME}"
-        with self._failing("cannot be written", name):
+        with self._place.failing("cannot be written", name):
             if not self._fs.exists(name):
-                with self._writing(name) as file:
+                with self._place.writing(name) as file:
                     file.write(_NOTE)
 
     def put(self, reply: Reply, dropped_fields: Collection[str] = ()) -> str:
@@ -104,22 +85,22 @@ class Archive:
         :raises ArchiveError: when it is not there; while reading, when it is damaged.
         """
         name = self._name(sha256)
-        with self._failing("cannot be read", name):
+        with self._place.failing("cannot be read", name):
             try:
-                file = self._fs.open(name, "rb", block_size=_BLOCK)
+                file = self._fs.open(name, "rb", block_size=BLOCK)
             except FileNotFoundError:
                 sha256 = self._cleaned_as(sha256)
                 name = self._name(sha256)
-                file = self._fs.open(name, "rb", block_size=_BLOCK)
-        return cast("IO[bytes]", io.BufferedReader(_Checked(file, sha256, self._uri(name)), _COPY))
+                file = self._fs.open(name, "rb", block_size=BLOCK)
+        return cast("IO[bytes]", io.BufferedReader(_Checked(file, sha256, self._place.uri(name)), _COPY))
 
     def _keep(self, body: IO[bytes], sha256: str, size: int) -> str:
         name = self._name(sha256)
-        with self._failing("cannot be written", name):
+        with self._place.failing("cannot be written", name):
             if not self._is_whole(name, size):
-                with self._writing(name) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+                with self._place.writing(name) as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
                     shutil.copyfileobj(body, packed, _COPY)
-        return self._uri(name)
+        return self._place.uri(name)
 
     def _is_whole(self, name: str, size: int) -> bool:
         """Whether the object is there up to its end: gzip's last four bytes are the size of what it holds."""
@@ -131,7 +112,7 @@ class Archive:
 
     def _mark(self, received: str, kept: str) -> None:
         name = self._name(received, "cleaned")
-        with self._failing("cannot be written", name), self._writing(name) as file:
+        with self._place.failing("cannot be written", name), self._place.writing(name) as file:
             file.write(kept.encode())
 
     def _cleaned_as(self, received: str) -> str:
@@ -143,44 +124,10 @@ class Archive:
             ) from None
         return kept.decode("ascii", "replace")
 
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[IO[bytes]]:
-        """Open an object that exists once the block has ended well, and not before."""
-        protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
-        if protocols & _WITH_FOLDERS:
-            self._fs.makedirs(name.rpartition("/")[0], exist_ok=True)
-        if not protocols & _RENAMED:
-            with self._fs.transaction, self._fs.open(name, "wb", block_size=_BLOCK) as file:
-                yield file
-            return
-        part = f"{name}.{uuid4().hex}.part"
-        try:
-            with self._fs.open(part, "wb") as file:
-                yield file
-            self._fs.mv(part, name)
-        except BaseException:
-            with suppress(OSError):
-                self._fs.rm_file(part)
-            raise
-
     def _name(self, sha256: str, kind: str = "gz") -> str:
         if not _SHA256.fullmatch(sha256):
             raise ArchiveError(f"{sha256[:80]!r} is no SHA-256, so nothing is looked up in {self.location} under it.")
         return f"{self._root}/{sha256[:2]}/{sha256}.{kind}"
-
-    def _uri(self, name: str) -> str:
-        return str(self._fs.unstrip_protocol(name))
-
-    @contextmanager
-    def _failing(self, what: str, name: str) -> Iterator[None]:
-        try:
-            yield
-        except CloudBillingError:
-            raise
-        except Exception as error:  # stores raise what their libraries raise, and many are no OSError
-            raise ArchiveError(
-                f"{self._uri(name)} {what} ({_words(error)}). Look at the archive {self.location!r} and its connection."
-            ) from error
 
 
 class _Checked(io.RawIOBase):
@@ -201,9 +148,9 @@ class _Checked(io.RawIOBase):
         try:
             data = self._packed.read(len(buffer))
         except _DAMAGE as error:
-            raise ArchiveError(f"{self._uri} is damaged ({_words(error)}); restore it from a backup.") from error
+            raise ArchiveError(f"{self._uri} is damaged ({in_words(error)}); restore it from a backup.") from error
         except Exception as error:  # as above
-            raise ArchiveError(f"{self._uri} cannot be read ({_words(error)}).") from error
+            raise ArchiveError(f"{self._uri} cannot be read ({in_words(error)}).") from error
         self._hash.update(data)
         if not data and self._hash.hexdigest() != self._sha256:
             raise ArchiveError(f"{self._uri} is damaged: its content has another SHA-256; restore it from a backup.")
@@ -262,7 +209,3 @@ def _cleaned(reply: Reply, names: Collection[str]) -> bytes:
     except (ValueError, RecursionError):
         message = f"the answer of {reply.url} is not JSON, so {', '.join(names)} cannot be kept out of the archive."
         raise MalformedReplyError(message, url=reply.url, status=reply.status) from None
-
-
-def _words(error: Exception) -> str:
-    return clean(f"{type(error).__name__}: {error}")
