@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pendulum
 
-from airflow_cloudbilling.errors import WaitError
+from airflow_cloudbilling.errors import ConfigurationError, WaitError
+from airflow_cloudbilling.model import Portion, Slice
 from airflow_cloudbilling.operators.loading import LoadOperator, task_instance
+from airflow_cloudbilling.source import Ask
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,6 +35,8 @@ class StageInvoicesOperator(LoadOperator):
     :param period: ``2026-10`` or ``2026-10-01/2026-11-01`` (half-open); empty: the run's partition, else the month of
         its data interval's start, else, when the interval has no length, the last full calendar month before it.
     :param kind: ``purchase``, ``sales`` or ``consolidated``, where the vendor tells them apart; ``None``: its default.
+    :param document_types: which documents of Orange, in its words; empty: ``invoices``. Reports are staged as slices
+        of the kind ``usage`` beside the invoices, and never count in totals.
     :param archive: folder or object storage (``s3://conn_id@bucket/prefix``) that keeps every answer as it came;
         ``RestageInvoicesOperator`` reads it again.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
@@ -51,6 +58,7 @@ class StageInvoicesOperator(LoadOperator):
         self.defer_after = defer_after
         self.deferrable = deferrable
         self._client: Client | None = None
+        self._loading: Load | None = None
         self._killed = False
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
@@ -63,19 +71,40 @@ class StageInvoicesOperator(LoadOperator):
         if self._client is not None:
             self._client.abort()
 
-    def load_slice(self, context: Context) -> Loaded:
-        """Ask the vendor for the period, and stage what it answers."""
+    def load_slices(self, context: Context) -> Iterator[Loaded]:
+        """Ask the vendor for the period, account by account, and stage what it answers."""
         from airflow_cloudbilling.operators.database import open_staging
 
         hook, rules, period = self._hook(), self._rules(), self._choose(context).period
-        slice_, archive = self._slice(hook, period), self._open_archive()
+        kind, archive, run = self._kind(hook), self._open_archive(), task_instance(context)
+        ask = self._ask(hook, kind, period)
         staging = open_staging(self.staging_conn_id, self.schema)
         if archive:
             archive.check()
+        defer_after = self.defer_after if self.deferrable else None
         try:
-            return self._load(hook, staging.load(slice_, task_instance(context), rules), archive)
+            with hook.get_conn(on_exchange=self._exchanged, defer_after=defer_after) as client:
+                self._client = client
+                if self._killed:
+                    client.abort()
+                for slice_ in self._slices(hook, client, ask):
+                    done = staging.ledger.committed_by(run, slice_)  # before a wait
+                    yield done or self._load(hook, client, ask, staging.load(slice_, run, rules), archive)
         except WaitError as wait:
             self._wait(wait)
+
+    def _slices(self, hook: BillingHook, client: Client, ask: Ask) -> list[Slice]:
+        provider, period = hook.source.conn_type, ask.period
+        found = list(client.stream(hook.source.slices(ask, hook.settings)))
+        slices = [Slice(provider, one.account, one.kind, period) for one in found if isinstance(one, Portion)]
+        if not slices:
+            raise ConfigurationError(
+                f"sees no contract or account at {hook.source.title}; look there at what its credentials may see.",
+                conn_id=self.conn_id,
+            )
+        if len(slices) > 1:
+            self.log.info("%s slices of %s: %s", len(slices), period.key, ", ".join(s.account for s in slices[:20]))
+        return slices
 
     def _wait(self, wait: WaitError) -> NoReturn:
         """Give the worker back until the vendor wants to be asked again."""
@@ -85,16 +114,25 @@ class StageInvoicesOperator(LoadOperator):
         self.log.info("%s Deferred until %s.", wait, moment)
         self.defer(trigger=DateTimeTrigger(moment), method_name="resume")
 
-    def _load(self, hook: BillingHook, load: Load, archive: Archive | None) -> Loaded:
+    def _exchanged(self, url: str, status: int | None, sha256: str | None) -> None:
+        if self._loading is not None:
+            self._loading.exchanged(url, status, sha256)
+
+    def _load(self, hook: BillingHook, client: Client, ask: Ask, load: Load, archive: Archive | None) -> Loaded:
+        from airflow_cloudbilling.operators.pages import WaitingPages
         from airflow_cloudbilling.operators.replay import keeper
 
-        slice_ = load.slice
+        slice_, dropped = load.slice, hook.source.dropped_fields
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
-        defer_after = self.defer_after if self.deferrable else None
-        with load, hook.get_conn(on_exchange=load.exchanged, defer_after=defer_after) as client:
-            self._client = client
-            if self._killed:
-                client.abort()
-            conversation = hook.source.invoices(self._ask(slice_, hook), hook.settings)
-            self._fill(load, client.stream(conversation, keeper(load, archive, hook.source.dropped_fields)))
-            return load.commit()
+        own = replace(ask, kind=slice_.kind, account=slice_.account)
+        with load, closing(WaitingPages(load, dropped)) as pages:
+            self._loading = load
+            try:
+                conversation = hook.source.invoices(own, hook.settings)
+                self._fill(load, client.stream(conversation, keeper(load, archive, dropped), pages))
+                return load.commit()
+            except WaitError:
+                pages.keep()
+                raise
+            finally:
+                self._loading = None

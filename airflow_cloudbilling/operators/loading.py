@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.assets import SCHEME, invoice_asset
 from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
-from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.summary import result_of, summary_line
 from airflow_cloudbilling.run_period import Chosen, choose_period
 from airflow_cloudbilling.source import Ask, Item
@@ -37,7 +37,16 @@ class LoadOperator(BaseOperator):
     Parameters as of :class:`~airflow_cloudbilling.operators.invoices.StageInvoicesOperator`.
     """
 
-    template_fields: Sequence[str] = ("conn_id", "staging_conn_id", "period", "kind", "schema", "timezone", "archive")
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "staging_conn_id",
+        "period",
+        "kind",
+        "document_types",
+        "schema",
+        "timezone",
+        "archive",
+    )
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -47,6 +56,7 @@ class LoadOperator(BaseOperator):
         staging_conn_id: str,
         period: str | None = None,
         kind: str | None = None,
+        document_types: Sequence[str] = (),
         archive: str | None = None,
         schema: str | None = None,
         timezone: str = "UTC",
@@ -63,6 +73,7 @@ class LoadOperator(BaseOperator):
         self.staging_conn_id = staging_conn_id
         self.period = period
         self.kind = kind
+        self.document_types = document_types
         self.archive = archive
         self.schema = schema
         self.timezone = timezone
@@ -84,21 +95,26 @@ class LoadOperator(BaseOperator):
 
     def _run(self, context: Context) -> dict[str, Any]:
         """Load and tell; apart from ``execute``, which Airflow lets nobody but itself call."""
+        loaded = []
         started = time.monotonic()
         try:
-            loaded = [self.load_slice(context)]
+            for one in self.load_slices(context):
+                self._tell(one, time.monotonic() - started)
+                loaded.append(one)
+                started = time.monotonic()
         except _NO_RETRY_MENDS as error:
             raise AirflowFailException(str(error)) from error
-        for one in loaded:
-            self.log.info(summary_line(one, time.monotonic() - started))
-            if one.status == "superseded":
-                self.log.warning("A load that began later was committed first; this one changes nothing.")
         result = result_of(loaded)
         self._tell_asset(context, loaded[0].slice.period, loaded[0].slice.kind, result)
         return result
 
-    def load_slice(self, context: Context) -> Loaded:
-        """Load one slice."""
+    def _tell(self, one: Loaded, seconds: float) -> None:
+        self.log.info(summary_line(one, seconds))
+        if one.status == "superseded":
+            self.log.warning("A load that began later was committed first; this one changes nothing.")
+
+    def load_slices(self, context: Context) -> Iterator[Loaded]:
+        """Load the slices one after the other, at least one."""
         raise NotImplementedError
 
     def _choose(self, context: Context) -> Chosen:
@@ -109,14 +125,14 @@ class LoadOperator(BaseOperator):
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         return chosen
 
-    def _slice(self, hook: BillingHook, period: Period, default_kind: str | None = None) -> Slice:
-        source, settings = hook.source, hook.settings
-        kind = given(self.kind) or default_kind or source.default_kind
+    def _kind(self, hook: BillingHook, default: str | None = None) -> str:
+        source = hook.source
+        kind = given(self.kind) or default or source.default_kind
         if kind not in source.kinds:
             raise ConfigurationError(
                 f"{source.title} has no invoices of kind {kind!r}; use {' or '.join(source.kinds)}.", field="kind"
             )
-        return Slice(source.conn_type, settings.account or source.account(settings), kind, period)
+        return kind
 
     def _fill(self, load: Load, items: Iterable[Item]) -> None:
         load.notices = self.log.warning
@@ -128,17 +144,24 @@ class LoadOperator(BaseOperator):
                 self.log.info("%s, %.0f s", load.progress(), told - began)
         self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
 
-    def _ask(self, slice_: Slice, hook: BillingHook) -> Ask:
+    def _ask(self, hook: BillingHook, kind: str, period: Period, account: str = "") -> Ask:
         if type(self.window_shift_days) is not int:
             raise ConfigurationError(f"{self.window_shift_days!r} is no number of days.", field="window_shift_days")
         return Ask(
-            kind=slice_.kind,
-            period=slice_.period,
+            kind=kind,
+            period=period,
+            account=account,
+            document_types=self._document_types(),
             window_shift_days=self.window_shift_days,
             params=self._vendor_params(),
             field_map={**hook.settings.field_map, **(self.field_map or {})},
             keep_raw=self.keep_raw,
         )
+
+    def _document_types(self) -> tuple[str, ...]:
+        """Return the argument; one that was templated may have become a text."""
+        types = self.document_types
+        return tuple(part.strip() for part in types.split(",") if part.strip()) if isinstance(types, str) else (*types,)
 
     def _vendor_params(self) -> dict[str, str]:
         """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""

@@ -29,11 +29,15 @@ def keeper(load: Load, archive: Archive | None, dropped_fields: Collection[str])
 
     def keep(reply: Reply) -> None:
         if archive:
-            archive.put(reply, dropped_fields)
-        headers = {name: reply.headers[name] for name in HEADERS if name in reply.headers}
-        load.answered(reply.request.method, json.dumps(headers), request_key(reply.request))
+            load.archived(reply.sha256, archive.put(reply, dropped_fields))
+        load.answered(reply.request.method, told_headers(reply), request_key(reply.request))
 
     return keep
+
+
+def told_headers(reply: Reply) -> str:
+    """Return those of a reply's headers that sources read, as JSON."""
+    return json.dumps({name: reply.headers[name] for name in HEADERS if name in reply.headers})
 
 
 def request_key(request: Request) -> str:

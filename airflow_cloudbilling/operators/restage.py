@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.drivers import drive
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.model import Period, Portion, Slice
 from airflow_cloudbilling.operators.loading import LoadOperator, given, task_instance
 
 if TYPE_CHECKING:
@@ -49,19 +49,19 @@ class RestageInvoicesOperator(LoadOperator):
         super().__init__(archive=archive, **kwargs)
         self.load_id = load_id
 
-    def load_slice(self, context: Context) -> Loaded:
-        """Replay the load's answers, and stage what they say."""
+    def load_slices(self, context: Context) -> Iterator[Loaded]:
+        """Replay the loads' answers, and stage what they say."""
         from airflow_cloudbilling.operators.database import open_staging
 
         hook, rules, archive = self._hook(), self._rules(), self._open_archive()
         if archive is None:
             raise ConfigurationError("is empty; name the archive that the import wrote to.", field="archive")
         staging = open_staging(self.staging_conn_id, self.schema)
-        original = self._original(context, hook, staging)
-        words = "Reading the answers to load %s (%s, asked at %s UTC) again; no vendor is asked."
-        self.log.info(words, original.load_id, original.status, original.fetch_started_at)
-        load = staging.load(original.slice, task_instance(context), rules, original)
-        return self._replay(hook, load, archive)
+        for original in self._originals(context, hook, staging):
+            words = "Reading the answers to load %s (%s, asked at %s UTC) again; no vendor is asked."
+            self.log.info(words, original.load_id, original.status, original.fetch_started_at)
+            load = staging.load(original.slice, task_instance(context), rules, original)
+            yield self._replay(hook, load, archive)
 
     def _replay(self, hook: BillingHook, load: Load, archive: Archive) -> Loaded:
         from airflow_cloudbilling.operators.replay import Replay
@@ -70,7 +70,9 @@ class RestageInvoicesOperator(LoadOperator):
         assert load.original is not None
         load_id = load.original.load_id
         replay = Replay(archive, hook.settings, load_id, load.ledger.answers(load_id))
-        conversation = hook.source.invoices(self._ask(load.slice, hook), hook.settings)
+        slice_ = load.slice
+        ask = self._ask(hook, slice_.kind, slice_.period, slice_.account)
+        conversation = hook.source.invoices(ask, hook.settings)
         changes = Changes(load, _TOLD)
         with load:
             self._fill(load, drive(conversation, replay.answer, lambda: None))
@@ -85,15 +87,25 @@ class RestageInvoicesOperator(LoadOperator):
         if loaded.merged.changed > len(made):
             self.log.info("… and %d more.", loaded.merged.changed - len(made))
 
-    def _original(self, context: Context, hook: BillingHook, staging: Staging) -> Original:
+    def _originals(self, context: Context, hook: BillingHook, staging: Staging) -> list[Original]:
         if load_id := given(self.load_id):
-            return self._named(load_id, context, hook, staging)
-        slice_ = self._slice(hook, self._choose(context).period)
-        if found := staging.ledger.original(slice_, "committed"):
-            return found
-        failed = staging.ledger.original(slice_, "failed")
-        hint = f" The last one failed; load_id={failed.load_id!r} reads that one again." if failed else ""
-        raise ConfigurationError(f"{_name(slice_)} has no committed load.{hint}", field="period")
+            return [self._named(load_id, context, hook, staging)]
+        period, kind = self._choose(context).period, self._kind(hook)
+        return [_last(staging, slice_) for slice_ in self._slices(hook, staging, kind, period)]
+
+    def _slices(self, hook: BillingHook, staging: Staging, kind: str, period: Period) -> list[Slice]:
+        """Return the slices that the connection means; which accounts it has, the ledger says where nobody else can."""
+        provider, found = hook.source.conn_type, []
+        for step in hook.source.slices(self._ask(hook, kind, period), hook.settings):
+            if isinstance(step, Portion):
+                found.append(Slice(provider, step.account, step.kind, period))
+                continue
+            accounts = staging.ledger.accounts(provider, kind, period)
+            if not accounts:
+                message = f"{provider} has no committed load of {kind}, {period.key}."
+                raise ConfigurationError(message, field="period")
+            return [Slice(provider, account, kind, period) for account in accounts]
+        return found
 
     def _named(self, load_id: str, context: Context, hook: BillingHook, staging: Staging) -> Original:
         found = staging.ledger.load(load_id)
@@ -102,11 +114,21 @@ class RestageInvoicesOperator(LoadOperator):
         if found.status in ("running", "waiting"):
             raise ConfigurationError(f"load {load_id} is still {found.status}; wait for its end.", field="load_id")
         period = self._choose(context).period if given(self.period) else found.slice.period
-        wanted = self._slice(hook, period, found.slice.kind)
-        if wanted != found.slice:
-            message = f"load {load_id} is of {_name(found.slice)}, not of {_name(wanted)}."
+        kind = self._kind(hook, found.slice.kind)
+        wanted = Slice(hook.source.conn_type, found.slice.account, kind, period)
+        alone = self._slices(hook, staging, kind, period)
+        if wanted != found.slice or found.slice not in alone:
+            message = f"load {load_id} is of {_name(found.slice)}, not of {', '.join(map(_name, alone))}."
             raise ConfigurationError(message, field="load_id")
         return found
+
+
+def _last(staging: Staging, slice_: Slice) -> Original:
+    if found := staging.ledger.original(slice_, "committed"):
+        return found
+    failed = staging.ledger.original(slice_, "failed")
+    hint = f" The last one failed; load_id={failed.load_id!r} reads that one again." if failed else ""
+    raise ConfigurationError(f"{_name(slice_)} has no committed load.{hint}", field="period")
 
 
 def _name(slice_: Slice) -> str:

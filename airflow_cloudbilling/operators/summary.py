@@ -15,10 +15,13 @@ COUNTS = ("invoices", "lines", "new", "changed", "unchanged", "removed", "reject
 
 
 def result_of(loaded: Sequence[Loaded]) -> dict[str, Any]:
-    """Return the loads as plain data: one entry a slice, and counts and totals over all of them."""
+    """Return the loads as plain data: one entry a slice, and counts and totals over all of them.
+
+    What usage comes to is billed by invoices, so it is no part of the totals.
+    """
     slices = [one.as_dict() for one in loaded]
     counts = {name: sum(s[name] for s in slices) for name in COUNTS}
-    return {"slices": slices, **counts, "totals": add_totals([s["totals"] for s in slices])}
+    return {"slices": slices, **counts, "totals": add_totals([s["totals"] for s in slices if s["kind"] != "usage"])}
 
 
 def add_totals(totals: Sequence[dict[str, dict[str, str]]]) -> dict[str, dict[str, str]]:

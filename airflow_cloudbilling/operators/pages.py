@@ -1,0 +1,92 @@
+"""Pages over a wait: what a load received before it gave the worker back is not asked for again afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import IO, TYPE_CHECKING, cast
+
+from airflow_cloudbilling.archive import without_fields
+from airflow_cloudbilling.operators.replay import request_key, told_headers
+from airflow_cloudbilling.source import Reply, Request
+from airflow_cloudbilling.spool import IN_MEMORY
+from airflow_cloudbilling.staging.spool import PIECE, SpooledPage
+
+if TYPE_CHECKING:
+    from airflow_cloudbilling.staging.loader import Load
+
+
+class WaitingPages:
+    """The pages of one load, of an entered :class:`~airflow_cloudbilling.staging.loader.Load`.
+
+    Pages that were read lie in one file of the worker until :meth:`keep` writes them into the staging database; most
+    loads never wait, and then nothing is written.
+
+    :param dropped_fields: names of JSON members that nobody may store.
+    """
+
+    def __init__(self, load: Load, dropped_fields: Collection[str] = ()) -> None:
+        self._load = load
+        self._dropped = dropped_fields
+        self._before: dict[str, deque[SpooledPage]] = {}
+        for page in load.ledger.spooled(load.load_id):
+            self._before.setdefault(page.request_key, deque()).append(page)
+        self._told: Reply | None = None
+        self._file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - close() does
+        self._read: list[SpooledPage] = []  # their bodies are empty, they stand in the file one after the other
+
+    def answer(self, request: Request) -> Reply | None:
+        """Return the answer that came before the wait, once."""
+        pages = self._before.get(request_key(request))
+        if not pages:
+            return None
+        page = pages.popleft()
+        body = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - the driver does
+        for piece in page.body:
+            body.write(piece)
+        body.seek(0)
+        headers = json.loads(page.headers)
+        self._told = Reply(request, page.url, page.status, headers, body, page.size, page.sha256)
+        return self._told
+
+    def fresh(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Return the requests that were not answered before the wait."""
+        return (request for request in requests if not self._before.get(request_key(request)))
+
+    def done(self, reply: Reply) -> None:
+        """Take over a page that was read."""
+        if reply is self._told:
+            return
+        sha256, size = reply.sha256, reply.size
+        reply.body.seek(0)
+        if self._dropped:
+            cleaned = without_fields(reply.body.read(), self._dropped)
+            sha256, size = hashlib.sha256(cleaned).hexdigest(), len(cleaned)
+            self._file.write(cleaned)
+        else:
+            shutil.copyfileobj(reply.body, self._file, IN_MEMORY)
+        key, headers = request_key(reply.request), told_headers(reply)
+        self._read.append(SpooledPage(key, reply.url, reply.status, headers, sha256, size, ()))
+
+    def keep(self) -> None:
+        """Write the pages into the staging database: the load is going to wait."""
+        self._file.seek(0)
+        self._load.ledger.spool(self._load.load_id, self._with_bodies())
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def _with_bodies(self) -> Iterator[SpooledPage]:
+        for page in self._read:
+            yield page._replace(body=self._body(page.size))
+
+    def _body(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            piece = self._file.read(min(size, PIECE))
+            size -= len(piece)
+            yield piece
