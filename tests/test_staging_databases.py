@@ -19,11 +19,12 @@ from staged import OCTOBER, Erp, dump, invoices, load, of, open_staging, rows, s
 from test_staging_kill import BEFORE, after
 
 from airflow_cloudbilling.errors import ConfigurationError, StagingError
-from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.model import Finding, Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.staging.create import ddl
 from airflow_cloudbilling.staging.engine import Database, engine_for
+from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.tables import SCHEMA_VERSION, tables
 
@@ -161,13 +162,66 @@ def test_an_older_schema_is_upgraded_in_place(erp: Erp) -> None:
     staging = open_staging(erp)
     load(staging, invoices([1]))
     before = dump(erp)
+    was = shape(erp)
     erp.execute("ALTER TABLE cloudbilling_load DROP COLUMN error")
     erp.execute("DROP TABLE cloudbilling_spool")
     erp.execute("UPDATE cloudbilling_schema_version SET version = 0")
     assert load(open_staging(erp), invoices([1])).merged.unchanged == 1
     assert dump(erp) == before
+    assert shape(erp) == was
     assert rows(erp, "load", "error") == [(None,), (None,)]
     assert rows(erp, "schema_version", "version") == [(SCHEMA_VERSION,)]
+
+
+VERSION_2 = {
+    "spool": ("chunk", "request_key", "sha256", "size"),
+    "document": ("period",),
+    "load": ("invoice_count",),
+}
+
+
+def test_the_first_schema_is_upgraded_with_what_waits_in_it(erp: Erp) -> None:
+    run = Run("dag", "task", "run", -1, 1)
+    staging = open_staging(erp)
+    load(staging, [*invoices([1]), staged.document("D-1", "INV-1")])
+    waiting, _ = staging.ledger.begin(of("2026-11"), run)
+    staging.ledger.stop(waiting, "waiting", "ask later")
+    before, was = dump(erp), shape(erp)
+    on = "" if erp.kind != "mysql" else " ON cloudbilling_{}"
+    for table in ("document", "finding"):
+        erp.execute(f"DROP INDEX cloudbilling_{table}_by_invoice{on.format(table)}")
+    for table, columns in VERSION_2.items():
+        for column in columns:
+            erp.execute(f"ALTER TABLE cloudbilling_{table} DROP COLUMN {column}")
+    erp.execute("UPDATE cloudbilling_schema_version SET version = 1")
+    staging = open_staging(erp)
+    assert shape(erp) == was
+    assert dump(erp) == before
+    assert load(staging, [*invoices([1]), staged.document("D-1", "INV-1")]).merged.documents == 1
+    assert dump(erp) == before
+    assert staging.ledger.begin(of("2026-11"), run)[0] == waiting
+
+
+def shape(erp: Erp) -> dict[str, object]:
+    """Return the columns, with their types and comments, and the indexes of every table."""
+    inspector, found = inspect(erp.engine()), {}
+    for table in inspector.get_table_names():
+        columns = {c["name"]: (str(c["type"]), c["nullable"], c.get("comment")) for c in inspector.get_columns(table)}
+        found[table] = (columns, {i["name"]: i["column_names"] for i in inspector.get_indexes(table)})
+    return found
+
+
+def test_temporary_tables_take_what_the_staging_tables_take(erp: Erp) -> None:
+    if erp.kind != "mysql":
+        return  # elsewhere a database has one character set
+    erp.execute(f"ALTER DATABASE {erp.name} CHARACTER SET latin1")
+    file = staged.document("D-1", "INV-1", filename="rechnung-😀.pdf")
+    items = [*invoices([1], seller_name="Zoë 😀"), file, Finding("INV-1", "unreadable-amounts", "error", "✓", "😀", "")]
+    for _ in range(2):
+        load(open_staging(erp), items)
+    assert rows(erp, "invoice", "seller_name") == [("Zoë 😀",)]
+    assert rows(erp, "document", "filename") == [("rechnung-😀.pdf",)]
+    assert rows(erp, "finding", "expected, actual") == [("✓", "😀")]
 
 
 def test_a_newer_schema_is_left_alone(erp: Erp) -> None:

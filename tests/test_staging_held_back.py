@@ -5,7 +5,7 @@ from __future__ import annotations
 from staged import OCTOBER, Erp, dump, invoices, load, open_staging, rows
 
 from airflow_cloudbilling.model import Invoice
-from airflow_cloudbilling.staging.incoming import BATCH_ROWS
+from airflow_cloudbilling.staging.temporary import BATCH_ROWS
 
 MANY = range(BATCH_ROWS)  # two lines each: the first batches are sent while the vendor is read
 

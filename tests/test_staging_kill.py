@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from staged import OCTOBER, Erp, dump, invoice, invoices, load, open_staging, rows, statuses
+from staged import OCTOBER, Erp, document, dump, invoice, invoices, load, open_staging, rows, statuses
 
 from airflow_cloudbilling.errors import CloudBillingError
-from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.model import Finding, Slice
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Staging
 
@@ -25,10 +25,12 @@ COPIES = 100 if THOROUGH else 25
 
 
 def after() -> Iterator[Any]:
-    """Return the vendor's answer after a new, a changed and a withdrawn invoice."""
+    """Return the vendor's answer after a new, a changed and a withdrawn invoice, the new one with a file."""
     yield from invoices(range(1, 28))
     yield from invoice(28, net="11", lines=3)
     yield from invoices([29, 99])
+    yield document("D-99", "INV-99")
+    yield Finding("INV-99", "unreadable-amounts", "warning", "amounts", "a PDF", "Look at it.")
 
 
 def in_child(work: Callable[[], object]) -> int:

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, select
 
 from airflow_cloudbilling.exact import canonical
+from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.loader import Load
-from airflow_cloudbilling.staging.revisions import is_frozen
 
 
 class Change(NamedTuple):

@@ -54,6 +54,10 @@ class Dialect:
         """Return the SQL expression of ``-column``."""
         return -column
 
+    def bytewise(self, column: Any) -> Any:
+        """Return the SQL expression of a text that compares byte by byte."""
+        return column
+
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether the database gave up a transaction that may simply be run again."""
         return False
@@ -142,6 +146,10 @@ class MySQL(Dialect):
             backslashes = not cursor.connection.server_status & _NO_BACKSLASH_ESCAPES
             values = values_text(rows, backslashes=backslashes)
             cursor.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ".encode() + values)
+
+    def bytewise(self, column: Any) -> Any:
+        """Return the text with the collation that tells everything apart but blanks at its end."""
+        return column.collate("utf8mb4_bin")
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether it is a deadlock (1213) or a lock wait timeout (1205)."""

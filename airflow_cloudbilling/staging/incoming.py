@@ -1,7 +1,7 @@
 """The temporary tables that a load fills while the vendor is read: invoices, lines, tax rows, and what they hash to.
 
 Lines usually come before the header of their invoice, so both carry the invoice's ordinal within the load (``seq``) and
-meet when the load is merged. Temporary rows lock nothing, and vanish with the process.
+meet when the load is merged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from sqlalchemy import (
     Integer,
     MetaData,
     String,
-    Table,
     and_,
     exists,
     func,
@@ -28,13 +27,14 @@ from sqlalchemy import (
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax, Slice
 from airflow_cloudbilling.staging.columns import INVOICE_AMOUNTS
 from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.documents import Documents
+from airflow_cloudbilling.staging.findings import Findings
 from airflow_cloudbilling.staging.held_back import HeldBack
 from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.rows import Row
 from airflow_cloudbilling.staging.tables import Tables
+from airflow_cloudbilling.staging.temporary import Batch, columns_like, temporary
 
-BATCH_ROWS = 2000
-BATCH_CHARACTERS = 1_000_000  # of verbatim text; at four bytes each still less than a packet of the strictest server
 NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
 _NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
 _MODULUS = 1 << 256
@@ -90,19 +90,27 @@ class Incoming:
         self._own = of_slice(tables.invoice, slice_, period=False)
         self.dialect = dialect_of(connection.dialect.name)
         metadata = MetaData()
-        self.invoice = _like("new_invoice", tables.invoice, metadata, _NOT_FROM_VENDOR)
-        for name, type_ in (("sign", Integer()), ("action", String(16)), ("staged_period", String(32))):
-            self.invoice.append_column(Column(name, type_))
-        self.line = _like("new_invoice_line", tables.invoice_line, metadata, ("invoice_id",))
-        self.tax = _like("new_invoice_tax", tables.invoice_tax, metadata, ("invoice_id",))
-        self.protected = Table("cloudbilling_protected", metadata, *_ids(tables), prefixes=["TEMPORARY"])
-        self.gone = Table("cloudbilling_gone", metadata, *_ids(tables), prefixes=["TEMPORARY"])
+        late = (Column("sign", Integer()), Column("action", String(16)), Column("staged_period", String(32)))
+        self.invoice = temporary(
+            "new_invoice", metadata, _seq(key=True), *columns_like(tables.invoice, *_NOT_FROM_VENDOR), *late
+        )
+        parts = {"line": tables.invoice_line, "tax": tables.invoice_tax}
+        self.line, self.tax = (
+            temporary(f"new_invoice_{name}", metadata, _seq(), *columns_like(table, "invoice_id"))
+            for name, table in parts.items()
+        )
+        self.protected, self.gone = (
+            temporary(name, metadata, Column("invoice_id", tables.invoice.c.invoice_id.type))
+            for name in ("protected", "gone")
+        )
         metadata.create_all(connection, checkfirst=False)
+        self.documents = Documents(connection, tables, slice_)
+        self.findings = Findings(connection, tables, slice_)
         self._again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
         connection.commit()
-        self._lines = _Batch(self.line.name, _LINE_ROW)
-        self._invoices = _Batch(self.invoice.name, _INVOICE_ROW)
-        self._taxes = _Batch(self.tax.name, _TAX_ROW)
+        self._lines = Batch(connection, self.line, _LINE_ROW)
+        self._invoices = Batch(connection, self.invoice, _INVOICE_ROW)
+        self._taxes = Batch(connection, self.tax, _TAX_ROW)
         self._asked = 0  # the last invoice that was compared with what is staged
         self._held_back = HeldBack()
         self._seq = 1
@@ -142,6 +150,8 @@ class Incoming:
         """Write what is still held, and negate the lines of credit notes that the vendor states as positive."""
         for batch in (self._lines, self._invoices, self._taxes):
             self._flush(batch)
+        self.documents.finish()
+        self.findings.finish()
         Index("cloudbilling_new_invoice_by_id", self.invoice.c.invoice_id).create(self.connection)
         self._negate()
         self.dialect.analyze(self.connection, self.invoice.c.invoice_id)
@@ -197,20 +207,13 @@ class Incoming:
         for number, tax in enumerate(taxes, 1):
             self._put(self._taxes, None, (str(self._seq), str(number), *tax))
 
-    def _put(self, batch: _Batch, raw: str | None, row: Row) -> None:
-        batch.rows.append(row)
-        if raw:
-            batch.characters += len(raw)
-        if len(batch.rows) >= BATCH_ROWS or batch.characters >= BATCH_CHARACTERS:
+    def _put(self, batch: Batch, raw: str | None, row: Row) -> None:
+        if batch.add(row, raw):
             self._flush(batch)
 
-    def _flush(self, batch: _Batch) -> None:
-        rows, batch.rows, batch.characters = batch.rows, [], 0
-        if batch is self._lines and self._again:
-            rows = self._hold_back(rows)
-        if rows:
-            self.dialect.insert(self.connection, batch.table, batch.names, rows)
-            self.connection.commit()
+    def _flush(self, batch: Batch) -> None:
+        rows = batch.take()
+        batch.send(self._hold_back(rows) if batch is self._lines and self._again else rows)
 
     def _hold_back(self, rows: list[Row]) -> list[Row]:
         """Return the rows without those of invoices that are staged as they came."""
@@ -238,23 +241,6 @@ def _turned(line: Row) -> Row:
     return tuple(_negated(value) if name in NEGATED else value for name, value in zip(_LINE_ROW, line, strict=True))
 
 
-class _Batch:
-    """Rows of one temporary table that are not sent yet."""
-
-    def __init__(self, table: str, names: tuple[str, ...]) -> None:
-        self.table = table
-        self.names = names
-        self.rows: list[Row] = []
-        self.characters = 0  # of verbatim text
-
-
-def _like(name: str, table: Table, metadata: MetaData, without: tuple[str, ...]) -> Table:
-    """Return a temporary table with the columns of a staging table, keyed by the invoice's ordinal."""
-    dropped = {"provider", "account", "kind", *without}
-    columns = [Column(c.name, c.type) for c in table.columns if c.name not in dropped]
-    seq = Column("seq", Integer, primary_key=name == "new_invoice", autoincrement=False)
-    return Table(f"cloudbilling_{name}", metadata, seq, *columns, prefixes=["TEMPORARY"])
-
-
-def _ids(tables: Tables) -> list[Column[Any]]:
-    return [Column("invoice_id", tables.invoice.c.invoice_id.type)]
+def _seq(*, key: bool = False) -> Column[Any]:
+    """Return the column of an invoice's ordinal."""
+    return Column("seq", Integer, primary_key=key, autoincrement=False)

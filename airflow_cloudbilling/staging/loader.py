@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError, WaitError
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
+from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
 from airflow_cloudbilling.staging.create import create_tables
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.incoming import Incoming
@@ -110,6 +110,8 @@ class Load:
             Reject: self._reject,
             Outside: self._left_out,
             Stated: self._state,
+            Document: self._document,
+            Finding: lambda finding: self.incoming.findings.add(finding),
             Notice: lambda notice: self.notices(notice.message),
         }
 
@@ -150,6 +152,10 @@ class Load:
         """Note that the last exchange was a good answer, and what a replay needs to know of it."""
         last = self._exchanges[-1]
         self._exchanges[-1] = last._replace(method=method, headers=headers, request_key=request_key)
+
+    def archived(self, sha256: str, uri: str) -> None:
+        """Note where the archive keeps a body; documents with that SHA-256 are then found there."""
+        self.incoming.documents.archived(sha256, uri)
 
     def commit(self) -> Loaded:
         """Check what came, and merge it.
@@ -239,6 +245,14 @@ class Load:
             self._reject(Reject(f"invoice_id is longer than {_ID_LENGTH} characters", invoice.raw or "", None))
         else:
             self.incoming.add_invoice(invoice)
+
+    def _document(self, document: Document) -> None:
+        if max(len(document.document_id), len(document.invoice_id or "")) <= _ID_LENGTH:
+            self.incoming.documents.add(document)
+        else:
+            self.notices(
+                f"File {document.document_id[:40]!r}… has an id longer than {_ID_LENGTH} characters; left out."
+            )
 
     def _left_out(self, outside: Outside) -> None:
         self.outside += 1

@@ -6,7 +6,7 @@ every database understands alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -31,11 +31,13 @@ from airflow_cloudbilling.errors import RemovalError
 from airflow_cloudbilling.exact import canonical, exact_sum
 from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.columns import MOMENT
+from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.results import Merged
-from airflow_cloudbilling.staging.revisions import Revisions, is_frozen
+from airflow_cloudbilling.staging.revisions import Revisions
 from airflow_cloudbilling.staging.tables import Tables
+from airflow_cloudbilling.staging.temporary import copy_rows
 
 AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
 
@@ -62,6 +64,7 @@ class Merge:
         self.incoming = incoming
         self.load_id = load_id
         self.fetch_started_at = fetch_started_at
+        self._own_tables = (tables.invoice_line, tables.invoice_tax, tables.invoice)
         self.revisions = Revisions(connection, tables, slice_, incoming, load_id)
 
     def superseded(self) -> bool:
@@ -92,13 +95,20 @@ class Merge:
             self._leave()
         if merged.changed:
             self.incoming.dialect.analyze(self.connection, self.incoming.invoice.c.action)
-            self._delete_invoices(self._ids("changed"))
+            self._delete_invoices(self._ids("changed"), self._own_tables)
         if merged.new or merged.changed:
             self._insert_invoices()
         if self._join():
             self._raise_periods()
+        self._bring_what_hangs_on(removal=removal)
         self._measure(merged)
         return merged
+
+    def _bring_what_hangs_on(self, *, removal: bool) -> None:
+        """Bring documents and findings to what the load says of the invoices that are staged as they came."""
+        came = self._ids("new", "changed", "unchanged")
+        self.incoming.documents.merge(self.load_id, came, removal=removal)
+        self.incoming.findings.merge(self.load_id, came, select(self.incoming.gone.c.invoice_id))
 
     def _read_later(self) -> ColumnElement[bool]:
         return self.tables.load.c.fetch_started_at > literal(self.fetch_started_at, MOMENT)
@@ -191,10 +201,10 @@ class Merge:
         self._settle_periods(missing)
         elsewhere = and_(self._same(slices), slices.c.invoice_id == gone.c.invoice_id)
         self.connection.execute(delete(gone).where(exists().where(elsewhere)))
-        self._delete_invoices(missing)
+        self._delete_invoices(missing, (*self._own_tables, self.tables.document))
 
-    def _delete_invoices(self, ids: Select[Any]) -> None:
-        for table in (self.tables.invoice_line, self.tables.invoice_tax, self.tables.document, self.tables.invoice):
+    def _delete_invoices(self, ids: Select[Any], tables: Iterable[Table]) -> None:
+        for table in tables:
             self.connection.execute(delete(table).where(self._same(table), table.c.invoice_id.in_(ids)))
 
     def _insert_invoices(self) -> None:
@@ -213,16 +223,8 @@ class Merge:
             self._copy(target, rows, {}, select(rows).join(new, new.c.seq == rows.c.seq).where(fresh))
 
     def _copy(self, target: Table, rows: Table, own: Mapping[str, Any], query: Select[Any]) -> None:
-        values = {**slice_values(self.slice), **own}
-        columns = []
-        for column in target.columns:
-            if column.name in values:
-                columns.append(_value(values[column.name], column.type).label(column.name))
-            else:
-                source = self.incoming.invoice if column.name == "invoice_id" else rows
-                columns.append(source.c[column.name])
-        names = [column.name for column in target.columns]
-        self.connection.execute(insert(target).from_select(names, query.with_only_columns(*columns)))
+        values = {**slice_values(self.slice), "invoice_id": self.incoming.invoice.c.invoice_id, **own}
+        copy_rows(self.connection, target, rows, values, query)
 
     def _join(self) -> int:
         """Remember that this slice returns the invoices; return how many it did not return before."""
@@ -274,10 +276,6 @@ class Merge:
         of_member = and_(
             self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id
         )
-        merged.documents = (
-            self.connection.scalar(select(func.count()).select_from(document).join(slices, of_member)) or 0
-        )
-
-
-def _value(value: Any, type_: Any) -> Any:
-    return value if isinstance(value, ColumnElement) else literal(value, type_)
+        files = select(func.count()).select_from(document)
+        own = files.where(self.incoming.documents.without_invoice())
+        merged.documents = sum(self.connection.scalar(q) or 0 for q in (files.join(slices, of_member), own))

@@ -11,8 +11,9 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.staging.frozen import FROZEN_STATES
 from airflow_cloudbilling.staging.ledger import of_slice
-from airflow_cloudbilling.staging.revisions import FROZEN_STATES, RULES
+from airflow_cloudbilling.staging.revisions import RULES
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.staging.loader import Staging

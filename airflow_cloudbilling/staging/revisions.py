@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
-from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.exact import canonical
-from airflow_cloudbilling.model import Slice
+from airflow_cloudbilling.model import Finding, Slice
+from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
 
-FROZEN_STATES = ("intent", "submitted", "accepted", "unknown")
 RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
 
 Row = dict[str, Any]
-
-
-def is_frozen(tables: Tables) -> ColumnElement[bool]:
-    """Return the condition that a row of ``cloudbilling_invoice`` was posted, or is on its way to be."""
-    invoice, item = tables.invoice, tables.upload_item
-    keys = ("provider", "account", "kind", "invoice_id")
-    open_item = and_(*(item.c[k] == invoice.c[k] for k in keys), item.c.status.in_(FROZEN_STATES))
-    return or_(invoice.c.posted_at.is_not(None), exists().where(open_item))
 
 
 class Revisions:
@@ -102,32 +93,11 @@ class Revisions:
             f"Invoice {row['invoice_id']} was {reason} at the vendor after it was posted; the posted version stays. "
             "Accept the finding, or release the invoice and load the period again."
         )
-        finding = {
-            "finding_id": str(uuid4()),
-            "load_id": self.load_id,
-            **slice_values(self.slice),
-            "invoice_id": row["invoice_id"],
-            "rule": RULES[reason],
-            "severity": "error",
-            "expected": _gross(staged),
-            "actual": actual,
-            "message": message,
-            "created_at": self._now(),
-        }
-        self.connection.execute(insert(self.tables.finding), [finding])
-
-    def _now(self) -> str:
-        return self.incoming.dialect.now(self.connection)
+        rule, expected = RULES[reason], _gross(staged)
+        self.incoming.findings.tell(self.load_id, Finding(row["invoice_id"], rule, "error", expected, actual, message))
 
     def _resolve(self, ids: Select[Any] | list[str]) -> None:
-        finding = self.tables.finding
-        unresolved = and_(
-            of_slice(finding, self.slice, period=False),
-            finding.c.rule.in_(RULES.values()),
-            finding.c.resolved_at.is_(None),
-            finding.c.invoice_id.in_(ids),
-        )
-        self.connection.execute(update(finding).where(unresolved).values(resolved_at=self._now()))
+        self.incoming.findings.resolve(RULES.values(), self.tables.finding.c.invoice_id.in_(ids))
 
 
 def _values(target: Table, row: Row) -> Row:
