@@ -1,6 +1,6 @@
 """Import last month's invoices of every vendor into ERP staging, and look again at the months before.
 
-Copy it into your DAG folder and change the first two names.
+Copy it into your DAG folder and change the first two names. Imports whose connection does not exist are skipped.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
-from airflow.sdk import DAG, CronPartitionTimetable, Param, task
+from airflow.sdk import DAG, BaseHook, CronPartitionTimetable, Param, chain, task
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
@@ -19,6 +20,10 @@ from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 IMPORTS = [
     ("twotcloud_default", "purchase"),
     ("twotcloud_default", "sales"),
+    ("orange_cloudstore_default", "purchase"),
+    ("cloudonex_default", "sales"),
+    ("cloudonex_default", "purchase"),
+    ("store365_default", "purchase"),
 ]
 STAGING = "erp_staging"
 # Where every answer is kept as received, if anywhere: a folder or s3://conn_id@bucket/prefix, in an Airflow Variable.
@@ -31,6 +36,17 @@ MONTH = (
 )
 
 log = logging.getLogger(__name__)
+
+
+def is_there(conn_id: str) -> bool:
+    """Return whether Airflow has a connection, and log it when it has not."""
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        log.warning("There is no connection %r; its invoices are not imported.", conn_id)
+        return False
+    return True
+
 
 with DAG(
     dag_id="monthly_invoice_import",
@@ -62,13 +78,19 @@ with DAG(
     doc_md="""
 ### Monthly invoice import
 
-One task for each connection and kind in `IMPORTS` stages the run's month and updates the asset
-`cloudbilling://<connection>/<kind>`; a second one looks again at the months before it. Staging a month again with the
-same vendor data writes nothing, so every task may be cleared and run again at any time.
+One task for each connection and kind in `IMPORTS`, as far as the connection exists, stages the run's month and updates
+the asset `cloudbilling://<connection>/<kind>`; a second one looks again at the months before it. Staging a month again
+with the same vendor data writes nothing, so every task may be cleared and run again at any time.
 
 **By hand**: *Trigger*, and give a month, or none for the last full one.
 """,
 ):
+
+    @task.branch
+    def existing() -> list[str]:
+        """Choose the imports whose connection exists; the others are skipped."""
+        chosen = [f"{conn_id}_{kind}" for conn_id, kind in IMPORTS if is_there(conn_id)]
+        return [f"{step}_{name}" for name in chosen for step in ("stage", "look_back")]
 
     @task
     def months_before(month: str, count: str) -> list[str]:
@@ -79,24 +101,25 @@ same vendor data writes nothing, so every task may be cleared and run again at a
     def report(staged: list[Any], looked_back: list[Any]) -> None:
         """Log one table of all that was staged."""
         results = [*staged, *(result for of_months in looked_back for result in (of_months or [])[:])]
-        row = "%-12s %-14s %-9s %-8s %8s %7s %5s %8s %8s  %s"
+        row = "%-17s %-14s %-9s %-8s %8s %7s %5s %8s %8s  %s"
         heads = ("vendor", "account", "kind", "month", "invoices", "lines", "new", "changed", "removed", "gross")
         lines = [row % heads]
-        for s in (s for result in results for s in result["slices"]):
+        for s in (s for result in results if result for s in result["slices"]):
             gross = ", ".join(f"{currency} {sums['gross']}" for currency, sums in s["totals"].items())
             counts = (s["invoices"], s["lines"], s["new"], s["changed"], s["removed"])
             lines.append(row % (s["provider"], s["account"], s["kind"], Period.parse(s["period"]).key, *counts, gross))
         log.info("Staged:\n%s", "\n".join(lines))
 
-    earlier = months_before(MONTH, "{{ params.lookback_months }}")
+    chosen, earlier = existing(), months_before(MONTH, "{{ params.lookback_months }}")
     staged, looked_back = [], []
     for conn_id, kind in IMPORTS:
         source: dict[str, Any] = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING, "archive": ARCHIVE}
         name = f"{conn_id}_{kind}"
-        staged.append(StageInvoicesOperator(task_id=f"stage_{name}", period=MONTH, **source).output)
-        looked_back.append(
-            StageInvoicesOperator.partial(task_id=f"look_back_{name}", map_index_template="{{ task.period }}", **source)
-            .expand(period=earlier)
-            .output
-        )
+        stage = StageInvoicesOperator(task_id=f"stage_{name}", period=MONTH, **source)
+        look_back = StageInvoicesOperator.partial(
+            task_id=f"look_back_{name}", map_index_template="{{ task.period }}", **source
+        ).expand(period=earlier)
+        chain(chosen, [stage, look_back])
+        staged.append(stage.output)
+        looked_back.append(look_back.output)
     report(staged, looked_back)

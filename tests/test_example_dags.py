@@ -20,6 +20,12 @@ from airflow_cloudbilling.plugins.cloudbilling import last_full_month
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
 MONTHLY = EXAMPLES / "monthly_invoice_import.py"
 KINDS = ("purchase", "sales")
+IMPORTS = {
+    "twotcloud_default": KINDS,
+    "orange_cloudstore_default": ("purchase",),
+    "cloudonex_default": ("sales", "purchase"),
+    "store365_default": ("purchase",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,9 @@ def test_every_import_has_its_asset(bag):
     tasks = bag.dags["monthly_invoice_import"].tasks
     outlets = {task.task_id: [asset.uri for asset in task.outlets] for task in tasks if task.outlets}
     assert outlets == {
-        f"stage_twotcloud_default_{kind}": [f"cloudbilling://twotcloud_default/{kind}"] for kind in KINDS
+        f"stage_{conn_id}_{kind}": [f"cloudbilling://{conn_id}/{kind}"]
+        for conn_id, kinds in IMPORTS.items()
+        for kind in kinds
     }
 
 
