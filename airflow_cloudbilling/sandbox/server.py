@@ -18,10 +18,11 @@ from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.sandbox import control, wire
 from airflow_cloudbilling.sandbox.books import InvoiceTruth, Truth
 from airflow_cloudbilling.sandbox.faults import Fault, Faults, from_json
+from airflow_cloudbilling.sandbox.orange import Orange
 from airflow_cloudbilling.sandbox.twotcloud import TwoTCloud
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
 
-VENDORS: tuple[type[Vendor], ...] = (TwoTCloud,)
+VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange)
 SECRET_HEADERS = ("authorization", "x-api-key", "apikey", "cookie", "proxy-authorization")
 Custom = Answer | Callable[[Incoming], Answer]
 
@@ -47,7 +48,8 @@ class Sandbox:
     :param tls: paths of a certificate and its key; the address is then ``https://``.
     :param options: the data set and what is enforced, see :class:`~airflow_cloudbilling.sandbox.vendor.Options`:
         ``seed``, ``months``, ``invoices`` (in each month and kind), ``last_month``, ``huge_invoice_mb``,
-        ``strict_versions``, ``empty_shape`` (list, null, no_content), ``registered_ip``.
+        ``strict_versions``, ``empty_shape`` (list, null, no_content), ``registered_ip``, ``contracts``,
+        ``token_seconds``, ``file_kb``, ``unreadable_files``.
     :raises ValueError: when the host is not a loopback address.
     """
 
