@@ -21,6 +21,14 @@ def exact_sum(*amounts: Decimal) -> Decimal:
     return total
 
 
+def exact_product(one: Decimal, other: Decimal) -> Decimal:
+    """Return the product, to the last digit.
+
+    :raises decimal.Inexact: when 200 digits do not hold it; it is never rounded.
+    """
+    return _EXACT.multiply(one, other)
+
+
 def canonical(amount: Decimal) -> str:
     """Return the decimal text without exponent, trailing zeros or negative zero.
 

@@ -22,11 +22,14 @@ _LONGEST_INT = 1000  # digits; Python itself refuses a few thousand
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
-def read_value(body: IO[bytes], dropped: Collection[str] = (), charset: str | None = None) -> Any:
+def read_value(
+    body: IO[bytes], dropped: Collection[str] = (), charset: str | None = None, *, camel: bool = True
+) -> Any:
     """Return a whole body, JSON or XML, as one value.
 
     :param body: at its beginning.
     :param dropped: names of members that are left out wherever they stand, in any case.
+    :param camel: whether names in XML become JSON's usual ones, as ``invoiceId``; False: they stay as they are.
     :raises Malformed: when the body is empty, cut, nested too deeply, or neither JSON nor XML.
     """
     head = first_bytes(body).lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1]
@@ -36,7 +39,7 @@ def read_value(body: IO[bytes], dropped: Collection[str] = (), charset: str | No
     if head == b"<":
         from airflow_cloudbilling.parse.xml_values import read_xml_value
 
-        return read_xml_value(body, dropped, charset)
+        return read_xml_value(body, dropped, charset, camel=camel)
     buffer = Buffer(body, charset, decoder(dropped))
     value = _value(buffer)
     if buffer.peek():
@@ -130,13 +133,13 @@ class Records:
         self._buffer.take("{")
         for name in self._buffer.names():
             kind = self._buffer.peek()
-            if fold(name) in self._lists and kind in ("[", "{") and held is None:
+            if fold(name) in self._lists and kind in ("[", "{") and held is None and not self._marked(members):
                 held = yield from self._elements() if kind == "[" else self._members()
             elif name.casefold() in self._dropped:
                 _value(self._buffer)
             else:
                 members[name] = _value(self._buffer)
-        if held is None and any(fold(name) in self._marks for name in members):
+        if held is None and self._marked(members):
             yield members
             return True
         if held is None and members and all(name.isdigit() for name in members):
@@ -145,6 +148,9 @@ class Records:
         self.around = {**members, **self.around}
         said_empty = any(fold(name) in self._lists and value in _EMPTY for name, value in members.items())
         return held if held is not None else said_empty or not (members or outermost)
+
+    def _marked(self, members: Mapping[str, Any]) -> bool:
+        return any(fold(name) in self._marks for name in members)
 
 
 def decoder(dropped: Collection[str] = (), constants: Callable[[str], Any] | None = None) -> JSONDecoder:
