@@ -17,13 +17,15 @@ from urllib.parse import parse_qsl, urlsplit
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.sandbox import control, wire
 from airflow_cloudbilling.sandbox.books import InvoiceTruth, Truth
+from airflow_cloudbilling.sandbox.cloudonex import CloudOnex
 from airflow_cloudbilling.sandbox.faults import Fault, Faults, from_json
 from airflow_cloudbilling.sandbox.orange import Orange
 from airflow_cloudbilling.sandbox.twotcloud import TwoTCloud
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
 
-VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange)
+VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange, CloudOnex)
 SECRET_HEADERS = ("authorization", "x-api-key", "apikey", "cookie", "proxy-authorization")
+SECRET_PARAMS = ("api_key",)
 Custom = Answer | Callable[[Incoming], Answer]
 
 
@@ -152,9 +154,10 @@ class Sandbox:
     def seen(self, request: Incoming, status: int, fault: Fault | None) -> None:
         """Note a request."""
         headers = {k: "***" if k in SECRET_HEADERS else v for k, v in request.headers.items()}
+        query = {k: "***" if k in SECRET_PARAMS else v for k, v in request.query.items()}
         name = fault.fault if fault else None
         self._requests.append(
-            Seen(request.method, request.path, dict(request.query), headers, request.source, status, name)
+            Seen(request.method, request.path, query, headers, request.source, status, name)
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.exact import canonical, exact_product, exact_sum
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Reject
+from airflow_cloudbilling.model import Invoice
 from airflow_cloudbilling.parse import (
     CLOSE,
     LEAF,
@@ -139,15 +139,12 @@ class Reader(InvoiceReader):
         self._mapped = mapped
         self._default_currency = default_currency
 
-    def record(self, record: Any, sha256: str) -> Iterator[InvoiceLine | Invoice | Reject]:
-        """Yield a record's lines, then the invoice or the reject that closes them.
+    def events(self, record: Any, sha256: str) -> Iterator[Event]:
+        """Yield the steps through one record.
 
         :param sha256: of the body that it came in.
         """
         self._sha256 = sha256
-        return self.items(self._events(record))
-
-    def _events(self, record: Any) -> Iterator[Event]:
         yield Event(OPEN, 1, "", None, "")
         if isinstance(record, dict):
             for name, value in record.items():
