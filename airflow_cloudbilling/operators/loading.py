@@ -9,13 +9,14 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.assets import SCHEME, invoice_asset
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.asking import document_types_of, given, kind_of, period_of
+from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.summary import result_of, summary_line
-from airflow_cloudbilling.run_period import Chosen, choose_period
+from airflow_cloudbilling.run_period import Chosen
 from airflow_cloudbilling.source import Ask, Item
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.staging.ledger import Run
     from airflow_cloudbilling.staging.loader import Load, Loaded, Rules
 
-_NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
 _PROGRESS_SECONDS = 10.0
 _GUESSED_KIND = "purchase"
 
@@ -97,13 +97,11 @@ class LoadOperator(BaseOperator):
         """Load and tell; apart from ``execute``, which Airflow lets nobody but itself call."""
         loaded = []
         started = time.monotonic()
-        try:
+        with failing_for_good():
             for one in self.load_slices(context):
                 self._tell(one, time.monotonic() - started)
                 loaded.append(one)
                 started = time.monotonic()
-        except _NO_RETRY_MENDS as error:
-            raise AirflowFailException(str(error)) from error
         result = result_of(loaded)
         self._tell_asset(context, loaded[0].slice.period, loaded[0].slice.kind, result)
         return result
@@ -118,21 +116,12 @@ class LoadOperator(BaseOperator):
         raise NotImplementedError
 
     def _choose(self, context: Context) -> Chosen:
-        run = context.get("dag_run")
-        partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
-        interval = (context.get("data_interval_start"), context.get("data_interval_end"))
-        chosen = choose_period(self.period, partition_key, interval, self.timezone)
+        chosen = period_of(context, self.period, self.timezone)
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         return chosen
 
     def _kind(self, hook: BillingHook, default: str | None = None) -> str:
-        source = hook.source
-        kind = given(self.kind) or default or source.default_kind
-        if kind not in source.kinds:
-            raise ConfigurationError(
-                f"{source.title} has no invoices of kind {kind!r}; use {' or '.join(source.kinds)}.", field="kind"
-            )
-        return kind
+        return kind_of(hook.source, self.kind, default)
 
     def _fill(self, load: Load, items: Iterable[Item]) -> None:
         load.notices = self.log.warning
@@ -151,17 +140,12 @@ class LoadOperator(BaseOperator):
             kind=kind,
             period=period,
             account=account,
-            document_types=self._document_types(),
+            document_types=document_types_of(self.document_types),
             window_shift_days=self.window_shift_days,
             params=self._vendor_params(),
             field_map={**hook.settings.field_map, **(self.field_map or {})},
             keep_raw=self.keep_raw,
         )
-
-    def _document_types(self) -> tuple[str, ...]:
-        """Return the argument; one that was templated may have become a text."""
-        types = self.document_types
-        return tuple(part.strip() for part in types.split(",") if part.strip()) if isinstance(types, str) else (*types,)
 
     def _vendor_params(self) -> dict[str, str]:
         """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
@@ -220,11 +204,6 @@ class LoadOperator(BaseOperator):
             event.add_partitions(period.key)
         else:
             self.outlets = [o for o in self.outlets if o != asset]
-
-
-def given(value: str | None) -> str | None:
-    """Return a templated argument, or None when it was left out or rendered empty (a Param that is null: "None")."""
-    return value if value and value.strip() not in ("", "None") else None
 
 
 def _is_literal(value: object) -> bool:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.operators.loading import given
+from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,7 +58,7 @@ class MarkPostedOperator(BaseOperator):
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
-        try:
+        with failing_for_good():
             period = given(self.period)
             if (self.invoices is None) == (period is None):
                 raise ConfigurationError("give either invoices or a period.", field="invoices")
@@ -68,8 +68,6 @@ class MarkPostedOperator(BaseOperator):
             else:
                 keys = [InvoiceKey.read(value) for value in self.invoices or ()]
             marked = posting.mark(keys, self.reference)
-        except ConfigurationError as error:
-            raise AirflowFailException(str(error)) from error
         self.log.info(
             "%s invoices marked as posted under %r, %s were before.", marked, self.reference, len(keys) - marked
         )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_cloudbilling.drivers import drive
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period, Portion, Slice
-from airflow_cloudbilling.operators.loading import LoadOperator, given, task_instance
+from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.loading import LoadOperator, task_instance
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

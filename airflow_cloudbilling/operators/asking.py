@@ -1,0 +1,50 @@
+"""What a task's arguments mean for the question to a vendor: the period, the kind, the types of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.run_period import Chosen, choose_period
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cloudbilling.source import Source
+
+
+def given(value: str | None) -> str | None:
+    """Return a templated argument, or None when it was left out or rendered empty (a Param that is null: "None")."""
+    return value if value and value.strip() not in ("", "None") else None
+
+
+def period_of(context: Context, period: str | None, timezone: str) -> Chosen:
+    """Return the period that a task run means, as :func:`~airflow_cloudbilling.run_period.choose_period` has it.
+
+    :raises ConfigurationError: when neither the argument nor the run names one.
+    """
+    run = context.get("dag_run")
+    partition_key = getattr(run, "partition_key", None) or context.get("partition_key")
+    interval = (context.get("data_interval_start"), context.get("data_interval_end"))
+    return choose_period(period, partition_key, interval, timezone)
+
+
+def kind_of(source: Source, kind: str | None, default: str | None = None) -> str:
+    """Return the kind of invoices that a task means.
+
+    :param kind: its argument.
+    :param default: what stands in for it, before the vendor's own default.
+    :raises ConfigurationError: when the vendor has no such kind.
+    """
+    chosen = given(kind) or default or source.default_kind
+    if chosen not in source.kinds:
+        raise ConfigurationError(
+            f"{source.title} has no invoices of kind {chosen!r}; use {' or '.join(source.kinds)}.", field="kind"
+        )
+    return chosen
+
+
+def document_types_of(types: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the types of documents that a task means; an argument that was templated may have become a text."""
+    return tuple(part.strip() for part in types.split(",") if part.strip()) if isinstance(types, str) else (*types,)

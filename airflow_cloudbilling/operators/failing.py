@@ -1,0 +1,24 @@
+"""Which errors end a task for good, however many retries it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+
+NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Let what no retry can mend end the task at once.
+
+    :raises AirflowFailException: in place of those errors, with their message.
+    """
+    try:
+        yield
+    except NO_RETRY_MENDS as error:
+        raise AirflowFailException(str(error)) from error
