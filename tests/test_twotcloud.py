@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from conversations import LOGIN, PASSWORD, reply_to, settings_of
 
-from airflow_cloudbilling.errors import ConfigurationError, RefusedError
+from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.hooks.twotcloud import TwoTCloudHook
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Period, Reject
 from airflow_cloudbilling.source import Again, Ask, Item, Ok, Refused, Request
 from airflow_cloudbilling.sources.twotcloud import TwoTCloud
@@ -198,3 +200,122 @@ def test_nothing_is_kept_of_the_sent_text_when_it_is_not_wanted() -> None:
         None,
         None,
     ]
+
+
+# The Customers and Cloudstore APIs
+
+KEYS = {"customers_api_key": "c-key", "cloudstore_api_key": "s-key"}
+CUSTOMERS_JSON = """{"Customers": [{"AccountId": 1000456, "CompanyName": "A & B", "CostCenter": null, "Credit": "0123"},
+ {"AccountId": 1000457, "CompanyName": "C", "CostCenter": null, "Credit": "7"}]}"""
+CUSTOMERS_XML = """<?xml version="1.0"?><GetCustomerResponse>
+ <Customer><AccountId>1000456</AccountId><CompanyName>A &amp; B</CompanyName>
+  <CostCenter /><Credit>0123</Credit></Customer>
+ <Customer><AccountId>1000457</AccountId><CompanyName>C</CompanyName><CostCenter /><Credit>7</Credit></Customer>
+</GetCustomerResponse>"""
+
+
+def called(conversation: Any, body: str, status: int = 200) -> tuple[Request, list[Any]]:
+    """Hold a conversation of one request; return the request and the values of the records."""
+    request = next(conversation)
+    found = []
+    try:
+        found.append(conversation.send(reply_to(request, body.encode(), status=status)).value)
+    except StopIteration:
+        pass
+    return request, [*found, *(record.value for record in conversation)]
+
+
+def listed(resource: str, body: str, status: int = 200, **extra: Any) -> list[Any]:
+    return called(SOURCE.list_records(resource, {}, settings_of(SOURCE, KEYS | extra)), body, status)[1]
+
+
+@pytest.mark.parametrize(
+    ("resource", "path", "api", "headers"),
+    [
+        ("customers", "/v2/customers", "customers", {"Accept": "application/json"}),
+        ("customers:contacts/7", "/v2/contacts/7", "customers", {"Accept": "application/json"}),
+        ("cloudstore:/orders/", "/v1/orders", "cloudstore", {}),
+        ("billing:subscriptiondetails", "/v2/subscriptiondetails", "default", {"Accept": "application/json"}),
+    ],
+)
+def test_a_resource_is_an_endpoint_of_an_api(resource: str, path: str, api: str, headers: dict[str, str]) -> None:
+    request, found = called(SOURCE.list_records(resource, {"a": "1"}, settings_of(SOURCE, KEYS)), "[]")
+    assert request == Request("GET", path, {"a": "1"}, headers, api=api)
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "resource", ["orders", "cloudstore", "cloudstore:", "customers:../v1/x", "customers:a?b", "x:y"]
+)
+def test_what_is_no_resource_is_an_error_before_any_request(resource: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"field 'resource'.*no resource.*'cloudstore:<endpoint>'"):
+        next(SOURCE.list_records(resource, {}, settings_of(SOURCE)))
+
+
+def test_an_id_cannot_lead_elsewhere() -> None:
+    request, _ = called(SOURCE.get_record("cloudstore:orders", "../7", {}, settings_of(SOURCE, KEYS)), "{}")
+    assert request.path == "/v1/orders/..%2F7"
+    for record_id in ("", "..", " "):
+        with pytest.raises(ConfigurationError, match="no id of a record"):
+            next(SOURCE.get_record("customers", record_id, {}, settings_of(SOURCE)))
+
+
+def test_customers_are_the_same_in_both_formats() -> None:
+    records = listed("customers", CUSTOMERS_JSON)
+    assert [record["AccountId"] for record in records] == [1000456, 1000457]
+    assert listed("customers", CUSTOMERS_XML) == records
+    single = CUSTOMERS_XML[: CUSTOMERS_XML.index("</Customer>")] + "</Customer></GetCustomerResponse>"
+    assert listed("customers", single) == records[:1]
+    of_wcf = single.replace("Customer>", "GetCustomerResponse.Customer>").replace("<GetCustomerResponse>", "<R>")
+    assert listed("customers", of_wcf[: of_wcf.rindex("</")] + "</R>") == records[:1]
+
+
+@pytest.mark.parametrize(
+    ("body", "values"),
+    [
+        ('[{"Id": 1.10}]', [{"Id": Decimal("1.10")}]),
+        ('{"Count": 1, "Orders": [{"Id": 1}]}', [{"Id": 1}]),
+        ('{"Id": 1, "Lines": [1, 2]}', [{"Id": 1, "Lines": [1, 2]}]),
+        ('{"Orders": null}', []),
+        ("null", []),
+    ],
+)
+def test_records_stand_in_a_list_or_alone(body: str, values: list[Any]) -> None:
+    assert listed("cloudstore:orders", body) == values
+    assert listed("cloudstore:orders", "", status=204) == []
+
+
+@pytest.mark.parametrize("body", ["", "busy", '{"Orders": [{"Id": 1}'])
+def test_what_holds_no_records_is_malformed(body: str) -> None:
+    with pytest.raises(MalformedReplyError, match=r"GET /v1/orders was not answered with records"):
+        listed("cloudstore:orders", body)
+
+
+def test_a_post_is_json_and_never_safe() -> None:
+    data = {"Price": Decimal("1.10")}
+    conversation = SOURCE.create_record("cloudstore:orders", data, settings_of(SOURCE, KEYS))
+    request, found = called(conversation, '{"Order": {"OrderId": 7, "Price": 1.10}}', 201)
+    assert (request.method, request.path, request.json, request.safe) == ("POST", "/v1/orders", data, False)
+    assert found == [{"OrderId": 7, **data}]
+    assert called(SOURCE.create_record("customers", data, settings_of(SOURCE, KEYS)), "", 204)[1] == [None]
+    with pytest.raises(ConfigurationError, match=r"field 'data'.*NaN"):
+        next(SOURCE.create_record("customers", {"Price": Decimal("NaN")}, settings_of(SOURCE)))
+
+
+@pytest.mark.parametrize("response_format", ["json", "xml"])
+def test_each_api_is_called_with_its_key_and_version(vendor: Any, monkeypatch: Any, response_format: str) -> None:
+    fields = vendor.connections()["twotcloud_default"]
+    fields["extra"] |= {"response_format": response_format, "customers_version": "v1"}
+    monkeypatch.setenv("AIRFLOW_CONN_TWOTCLOUD_DEFAULT", json.dumps(fields))
+    hook = TwoTCloudHook()
+    before = list(hook.customers())
+    created = hook.customers_api("customers", data={"CompanyName": "New & Co"})
+    assert (created["AccountId"], created["CompanyName"]) == (1000456 + len(before), "New & Co")
+    assert hook.customers_api("customers") == [*before, created]
+    order = hook.cloudstore_api("orders", data={"Price": Decimal("12345678901234567.89")})
+    assert order == {"OrderId": 1, "Price": Decimal("12345678901234567.89")}
+    assert hook.cloudstore_api("orders") == [order]
+    assert hook.get_record("cloudstore:orders", "1") == order
+    with pytest.raises(RefusedError, match=r"has no /v1/nothing \(HTTP 40"):
+        hook.cloudstore_api("nothing")
+    assert {seen.path for seen in vendor.requests} == {"/v1/customers", "/v1/orders", "/v1/orders/1", "/v1/nothing"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cloudbilling.parse.events import Malformed, found
@@ -17,11 +17,14 @@ _FIRST_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]")  # "ID", "VAT" of "VATNumber"
 _DEEPEST = 100  # levels of elements
 
 
-def read_xml_value(body: IO[bytes], dropped: Collection[str] = (), charset: str | None = None) -> Any:
+def read_xml_value(
+    body: IO[bytes], dropped: Collection[str] = (), charset: str | None = None, *, camel: bool = True
+) -> Any:
     """Return what the root element holds.
 
     :param body: at its beginning.
     :param dropped: names of elements that are left out wherever they stand.
+    :param camel: whether names become JSON's usual ones; False: they stay as they are.
     :raises Malformed: when the body is cut, is no XML, is nested too deeply or has a document type.
     """
     from lxml import etree
@@ -36,7 +39,7 @@ def read_xml_value(body: IO[bytes], dropped: Collection[str] = (), charset: str 
         root = parser.close()
     except etree.XMLSyntaxError as error:
         raise Malformed(f"the XML breaks off or is malformed: {error.msg}; it begins: {found(first[:200])}") from None
-    return _value(root, frozenset(name.casefold() for name in dropped), _DEEPEST)
+    return _Tree(frozenset(name.casefold() for name in dropped), camelled if camel else str).value(root, _DEEPEST)
 
 
 def camelled(name: str) -> str:
@@ -44,34 +47,44 @@ def camelled(name: str) -> str:
     return _FIRST_WORD.sub(lambda word: word[0].lower(), name, count=1) if name[:1].isupper() else name
 
 
-def _value(element: Element, dropped: Collection[str], depth: int) -> Any:
-    if not depth:
-        raise Malformed(f"the XML is nested more than {_DEEPEST} levels deep")
-    name = _local(element)
-    children = [(_local(child), child) for child in element]
-    if not children:
-        return (element.text or "").strip() or None
-    kept = [(each, _value(child, dropped, depth - 1)) for each, child in children if each.casefold() not in dropped]
-    names = {each for each, _ in kept}
-    if len(names) == 1 and (len(kept) > 1 or fold(name) in (fold(kept[0][0]) + "s", "arrayof" + fold(kept[0][0]))):
-        return [value for _, value in kept]
-    return _record(kept)
+class _Tree:
+    """Turns elements into values.
 
+    :param dropped: names of elements that are left out, in lower case.
+    :param named: what an element's name becomes.
+    """
 
-def _record(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; elements of one name among others become a list."""
-    record: dict[str, Any] = {}
-    several: set[str] = set()
-    for name, value in members:
-        key = camelled(name)
-        if key not in record:
-            record[key] = value
-        elif key in several:
-            record[key].append(value)
-        else:
-            record[key] = [record[key], value]
-            several.add(key)
-    return record
+    def __init__(self, dropped: Collection[str], named: Callable[[str], str]) -> None:
+        self._dropped = dropped
+        self._named = named
+
+    def value(self, element: Element, depth: int) -> Any:
+        if not depth:
+            raise Malformed(f"the XML is nested more than {_DEEPEST} levels deep")
+        name = _local(element)
+        children = [(_local(child), child) for child in element]
+        if not children:
+            return (element.text or "").strip() or None
+        kept = [(its, self.value(child, depth - 1)) for its, child in children if its.casefold() not in self._dropped]
+        names = {its for its, _ in kept}
+        if len(names) == 1 and (len(kept) > 1 or fold(name) in (fold(kept[0][0]) + "s", "arrayof" + fold(kept[0][0]))):
+            return [value for _, value in kept]
+        return self._record(kept)
+
+    def _record(self, members: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return an object; elements of one name among others become a list."""
+        record: dict[str, Any] = {}
+        several: set[str] = set()
+        for name, value in members:
+            key = self._named(name)
+            if key not in record:
+                record[key] = value
+            elif key in several:
+                record[key].append(value)
+            else:
+                record[key] = [record[key], value]
+                several.add(key)
+        return record
 
 
 def _local(element: Element) -> str:

@@ -1,4 +1,8 @@
-"""The sandbox's 2tCloud: Billing and Customers API as vendor-docs/2tcloud-apis.txt has them, JSON and XML alike."""
+"""The sandbox's 2tCloud: its three APIs as vendor-docs/2tcloud-apis.txt has them.
+
+What endpoints the Cloudstore API has, and what the Customers API can be posted, the document leaves open: here there
+are ``orders``, and new customers.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,12 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
+from decimal import Decimal
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -24,9 +30,11 @@ ENDPOINTS = {  # endpoint → API ("Use the API key that belongs to the same API
     "customerinvoices": ("billing", "sales"),
     "consolidatedinvoices": ("billing", "consolidated"),
     "customers": ("customers", None),
+    "orders": ("cloudstore", None),
 }
 EMPTY_SHAPES = ("list", "null", "no_content")
 DAY = timedelta(days=1)
+_RECORDS = {"customers": ("Customer", "AccountId", 1000456), "orders": ("Order", "OrderId", 1)}  # name, key, first key
 
 
 class TwoTCloud(Vendor):
@@ -43,6 +51,7 @@ class TwoTCloud(Vendor):
         self.account = str(RESELLER.account)
         self.keys = {api: _key(options.seed, api) for api in ("billing", "customers", "cloudstore", "revoked")}
         self._versions: dict[str, str] = {}
+        self._records = {"customers": _customers(), "orders": []}
         self._lock = threading.Lock()
 
     def connections(self, url: str) -> dict[str, dict[str, Any]]:
@@ -60,19 +69,23 @@ class TwoTCloud(Vendor):
 
     def answer(self, request: Incoming) -> Answer:
         """Answer as the vendor would; the order of the checks gives nothing away to a caller without a key."""
-        _, version, endpoint = [*request.path.rstrip("/").lower().split("/"), ""][:3]
+        _, version, endpoint, record_id = [*request.path.rstrip("/").lower().split("/"), "", ""][:4]
         api, kind = ENDPOINTS.get(endpoint, (None, None))
         if not self._authorised(request, api):
             return Answer.text(403, "Forbidden")  # "Calling an endpoint": bad header, wrong key and wrong IP alike
-        if version not in VERSIONS or api is None or request.path.count("/") > 2:
+        if version not in VERSIONS or api is None or request.path.count("/") > (2 if kind else 3):
             return Answer.text(404, f"No endpoint {request.path}: versions are {', '.join(VERSIONS)}.")
-        if request.method != "GET":
-            return Answer.text(405, "This endpoint only supports GET.", Allow="GET")
+        if request.method not in (("GET",) if kind or record_id else ("GET", "POST")):
+            return Answer.text(405, f"This endpoint does not support {request.method}.", Allow="GET")
         if mixed := self._mixed(api, version):
             return Answer.text(400, mixed)
-        xml = "application/json" not in request.headers.get("accept", "")  # "it will default to XML"
+        xml = api != "cloudstore" and "application/json" not in request.headers.get("accept", "")  # "default to XML"
         try:
-            return self._invoices(kind, request.query, version, xml) if kind else _customers(xml)
+            if kind:
+                return self._invoices(kind, request.query, version, xml)
+            if request.method == "POST":
+                return self._create(endpoint, request, xml)
+            return self._listed(endpoint, record_id, xml)
         except ValueError as error:
             return Answer.text(400, str(error))
 
@@ -82,7 +95,7 @@ class TwoTCloud(Vendor):
             account, _, key = base64.b64decode(given, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             return False
-        expected = [self.keys[api]] if api else [self.keys["billing"], self.keys["customers"]]
+        expected = [self.keys[api]] if api else [key for its, key in self.keys.items() if its != "revoked"]
         right_key = any(hmac.compare_digest(key.encode(), one.encode()) for one in expected)
         right_ip = request.source == self.options.registered_ip
         return scheme.lower() == "basic" and account == self.account and right_key and right_ip
@@ -103,6 +116,28 @@ class TwoTCloud(Vendor):
         records = (invoice_record(bill, version) for bill in chain((first,), bills))
         return Answer(200, batches(as_xml(records) if xml else as_json(records)), _content_type(xml))
 
+    def _create(self, endpoint: str, request: Incoming, xml: bool) -> Answer:
+        """Keep a record under a new id; "All POST endpoints expect a request in JSON format only"."""
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return Answer.text(415, "This endpoint expects application/json.")
+        record = json.loads(request.body, parse_float=Decimal)
+        if not isinstance(record, dict):
+            raise ValueError("a JSON object was expected")
+        name, key, first = _RECORDS[endpoint]
+        with self._lock:
+            record = {**record, key: first + len(self._records[endpoint])}
+            self._records[endpoint].append(record)
+        return Answer(201, batches(_rendered({name: record}, xml)), _content_type(xml))
+
+    def _listed(self, endpoint: str, record_id: str, xml: bool) -> Answer:
+        name, key, _ = _RECORDS[endpoint]
+        with self._lock:
+            found = [one for one in self._records[endpoint] if record_id in ("", str(one[key]))]
+        if record_id and not found:
+            return Answer.text(404, f"There is no {name} {record_id}.")
+        value = {f"{name}s": found} if not record_id else {name: found[0]}
+        return Answer(200, batches(_rendered(value, xml)), _content_type(xml))
+
     def _window(self, query: Mapping[str, str]) -> tuple[date, date]:
         """Return the half-open window of issue dates; without dates the last three months (vendor facts 1b)."""
         last = self.books.reseller.months[-1]
@@ -122,23 +157,28 @@ def _empty(shape: str, xml: bool) -> Answer:
     return Answer(200, (text.encode(),), _content_type(xml))
 
 
-def _customers(xml: bool) -> Answer:
+def _customers() -> list[dict[str, Any]]:
     """Return active and cancelled customers; it is ``AccountId`` here (vendor facts 1b, Customers API)."""
-    records = [
+    return [
         {
             "AccountId": customer.account,
             "AccountStatus": "Inactive" if nth % 5 == 4 else "Active",
             "City": "Eindhoven",
             "CompanyName": customer.name,
+            "CostCenter": None,
             "CountryId": customer.country,
         }
         for nth, customer in enumerate(CUSTOMERS)
     ]
+
+
+def _rendered(value: dict[str, Any], xml: bool) -> Iterable[str]:
+    """Return one record, or a list of them, under its name; in XML the list's name is that of no element."""
     if not xml:
-        return Answer(200, batches(to_json({"Customers": records})), _content_type(xml))
+        return to_json(value)
+    records = [one for each in value.values() for one in (each if isinstance(each, list) else [each])]
     elements = chain.from_iterable(to_xml("Customer", record) for record in records)
-    pieces = chain((f"{DECLARATION}<GetCustomerResponse>",), elements, ("</GetCustomerResponse>",))
-    return Answer(200, batches(pieces), _content_type(xml))
+    return chain((f"{DECLARATION}<GetCustomerResponse>",), elements, ("</GetCustomerResponse>",))
 
 
 def _content_type(xml: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta, timezone
 from typing import ClassVar
 
-from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.errors import ConfigurationError, RefusedError
 from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.parse import (
     InvoiceReader,
@@ -30,7 +30,18 @@ from airflow_cloudbilling.parse import (
 from airflow_cloudbilling.parse.invoices import Table
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Field, Settings
-from airflow_cloudbilling.source import Again, Ask, Conversation, Ok, Refused, Reply, Request, Source, Verdict
+from airflow_cloudbilling.source import (
+    Again,
+    Ask,
+    Conversation,
+    Endpoint,
+    Ok,
+    Refused,
+    Reply,
+    Request,
+    Verdict,
+)
+from airflow_cloudbilling.sources.twotcloud_apis import ACCEPT, ENDPOINTS, ByEndpoint
 
 # The names of both formats: kb.copaco.cloud, "Billing API - invoices (JSON)" and "(XML)". XML has one element a record
 # in each list, under the root InvoiceResponse.
@@ -41,7 +52,6 @@ SHAPE = Shape(
 )
 _AROUND = {2: "Customer.", 3: "Subscription."}  # levels of the shape that lines take values from
 _ENDPOINTS = {"purchase": "invoices", "sales": "customerinvoices", "consolidated": "consolidatedinvoices"}
-_ACCEPT = {"json": "application/json", "xml": "application/xml"}
 _KEYS = {"default": "password", "customers": "customers_api_key", "cloudstore": "cloudstore_api_key"}
 _VERSIONS = {"default": "version", "customers": "customers_version", "cloudstore": "cloudstore_version"}
 _NOT_FOR_ACCOUNTING = (
@@ -118,8 +128,8 @@ _LINE: Table = {
 NAMES = Names(SHAPE, _HEAD, _LINE, _AROUND)
 
 
-class TwoTCloud(Source):
-    """The Billing API, and the credentials of the Customers and Cloudstore APIs."""
+class TwoTCloud(ByEndpoint):
+    """The Billing API; the Customers and Cloudstore APIs by endpoint, each with its own key and version."""
 
     conn_type: ClassVar[str] = "twotcloud"
     title: ClassVar[str] = "2tCloud"
@@ -144,6 +154,7 @@ class TwoTCloud(Source):
     )
     kinds: ClassVar[tuple[str, ...]] = tuple(_ENDPOINTS)
     default_kind: ClassVar[str] = "purchase"
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ENDPOINTS
 
     def account(self, settings: Settings) -> str:
         """Return the account ID, which keys belong to."""
@@ -209,7 +220,7 @@ class TwoTCloud(Source):
 
     def _request(self, kind: str, first: date, last: date, accept: str, settings: Settings) -> Request:
         window = {"startDate": f"{first:%Y%m%d}", "endDate": f"{last:%Y%m%d}"}
-        return Request("GET", self.path(_ENDPOINTS[kind], settings), window, {"Accept": _ACCEPT[accept]})
+        return Request("GET", self.path(_ENDPOINTS[kind], settings), window, {"Accept": ACCEPT[accept]})
 
     def invoices(self, ask: Ask, settings: Settings) -> Conversation:
         """Ask for one window and read the answer as a stream: each invoice's lines, then the invoice.
@@ -230,17 +241,12 @@ class TwoTCloud(Source):
             yield from reader.items(events)
             refuse_failure(reader)
         except Malformed as error:
-            raise self._malformed(reply, error, settings) from None
+            raise self.malformed(reply, error, settings, "invoices") from None
         if reader.computed:
             yield Notice(
                 f"{reader.computed} of {reader.invoices} invoices came without all of their totals; these were computed"
                 " from the lines."
             )
-
-    def _malformed(self, reply: Reply, error: Malformed, settings: Settings) -> MalformedReplyError:
-        asked = f"{reply.request.method} {reply.request.path}"
-        message = redact(f"{asked} was not answered with invoices: {error}", self.secrets(settings))
-        return MalformedReplyError(message, conn_id=settings.conn_id, url=reply.url, status=reply.status)
 
     def _question(self, ask: Ask, settings: Settings) -> Request:
         if ask.kind not in _ENDPOINTS:
