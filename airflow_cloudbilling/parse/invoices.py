@@ -72,11 +72,12 @@ class InvoiceReader:
         self._keep_raw = keep_raw
         self._sha256 = sha256
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
-        self._id = Fields([Wanted("invoice_id", *names.head["invoice_id"])])
+        self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
         self._line, self._nesting = _line_fields(names)
         self.outside: dict[str, Any] = {}  # members of the body itself
         self.invoices = 0
         self.computed = 0
+        self.rejected_day: str | None = None  # the day of the record that was rejected last, where it can be read
         self._begin()
 
     def _begin(self) -> None:
@@ -162,7 +163,8 @@ class InvoiceReader:
             return self._invoice(dict(zip(self._names.head, self._head.read(flat), strict=True)))
         except RecordError as error:
             raw = "\n".join(part for part in (self._bad_raw, self._raw()) if part)
-            return Reject(error.reason, raw[:_LONGEST_REJECT], self._readable_id(flat))
+            self.rejected_day = _readable(self._day, flat)
+            return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, flat))
 
     def _invoice(self, values: dict[str, str | None]) -> Invoice:
         for name in ("invoice_id", "currency"):
@@ -182,12 +184,6 @@ class InvoiceReader:
         }
         return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
 
-    def _readable_id(self, flat: Mapping[str, Any]) -> str | None:
-        try:
-            return self._id.read(flat)[0]
-        except RecordError:
-            return None
-
     def _raw(self) -> str:
         """Return what was sent of the invoice besides its lists."""
         if any(raw.startswith("<") for _, raw in self._raws):
@@ -206,6 +202,13 @@ def refuse_failure(reader: InvoiceReader) -> None:
     said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
     if failed or (said and not reader.invoices):
         raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
+
+
+def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:
+    try:
+        return fields.read(flat)[0]
+    except RecordError:
+        return None
 
 
 def stated_positive(totals: Totals) -> bool:
