@@ -21,7 +21,7 @@ from conversations import DATA, PASSWORD, Case, cases, settings_of
 
 from airflow_cloudbilling.drivers import adrive, drive
 from airflow_cloudbilling.errors import MalformedReplyError
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Period
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Stated
 from airflow_cloudbilling.source import Ask, Item, Reply, Request
 from airflow_cloudbilling.sources import SOURCES
 
@@ -48,7 +48,7 @@ def as_json(found: Request | Item) -> dict[str, Any]:
 def check_golden(path: Path, found: Any) -> None:
     if UPDATE:
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    assert found == json.loads(path.read_text("utf-8"))
+    assert json.loads(json.dumps(found)) == json.loads(path.read_text("utf-8"))  # JSON has no tuples
 
 
 def normalised(items: list[Item]) -> list[Item]:
@@ -93,7 +93,7 @@ def test_finds_what_was_recorded(case: Case) -> None:
 @pytest.mark.parametrize("case", GOOD, ids=name_of)
 def test_values_are_canonical_and_never_floats(case: Case) -> None:
     for item in case.play()[1]:
-        assert list(texts(item))
+        assert list(texts(item)) or isinstance(item, Stated)
         for name, value in item._asdict().items():
             if value is not None and (
                 name.endswith(("_amount", "_total")) or name in ("quantity", "unit_price", "discount", "tax_rate")
@@ -174,6 +174,7 @@ def test_keeps_secrets_to_the_headers(case: Case) -> None:
 
 @pytest.mark.parametrize("growing", GROWING, ids=name_of)
 def test_a_longer_answer_takes_no_more_memory(growing: Path) -> None:
+    peak_of(growing, megabytes=0.3)  # what is imported on first use takes memory too
     assert peak_of(growing, megabytes=2.4) < peak_of(growing, megabytes=0.8) + 300_000
 
 
