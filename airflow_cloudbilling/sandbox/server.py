@@ -20,10 +20,11 @@ from airflow_cloudbilling.sandbox.books import InvoiceTruth, Truth
 from airflow_cloudbilling.sandbox.cloudonex import CloudOnex
 from airflow_cloudbilling.sandbox.faults import Fault, Faults, from_json
 from airflow_cloudbilling.sandbox.orange import Orange
+from airflow_cloudbilling.sandbox.store365 import Store365
 from airflow_cloudbilling.sandbox.twotcloud import TwoTCloud
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
 
-VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange, CloudOnex)
+VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange, CloudOnex, Store365)
 SECRET_HEADERS = ("authorization", "x-api-key", "apikey", "cookie", "proxy-authorization")
 SECRET_PARAMS = ("api_key",)
 Custom = Answer | Callable[[Incoming], Answer]

@@ -62,6 +62,7 @@ class Options:
     token_seconds: int = 3600  # lifetime of access tokens
     file_kb: int = 0  # Orange: pads each file to about so many kilobytes
     unreadable_files: int = 0  # Orange: further invoices in each month and contract without readable amounts
+    distinct_invoices: int = 0  # Store365: the others of a month are copies of so many, cheap to serve; 0: none is
     rate_limit: int = 1000  # CloudOnex: requests in each window
     rate_window: float = 3600.0  # seconds
     rate_retry_after: bool = False  # CloudOnex: whether a 429 has Retry-After beside X-RateLimit-Reset
