@@ -1,4 +1,4 @@
-"""``make ui``: Airflow's own UI on 127.0.0.1, with the sandbox as the vendor and the connections ready."""
+"""``make ui``: Airflow's own UI on 127.0.0.1, with the sandbox as the vendors and the connections ready."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         with Sandbox() as sandbox:
-            say(f"The sandbox plays the vendor at {sandbox.url}")
+            say(f"The sandbox plays the vendors at {sandbox.url}")
             return show_ui(sandbox)
     except KeyboardInterrupt:
         return 0
@@ -65,7 +65,7 @@ def show_ui(sandbox: Sandbox) -> int:
 Airflow's UI:  http://127.0.0.1:{port}    user admin, password admin
     Dags → {DAG_ID}: the scheduled run of the last full month starts by itself
         Trigger imports any month again; leave it empty for the last full one
-    Admin → Connections → twotcloud_default: its form and its Test button
+    Admin → Connections: the vendors' forms and their Test buttons
 Staging:       {shown(STAGING)}
 Log:           {shown(LOG)}
 Ctrl-C stops all of it.""")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from importing import connect, stage
 from staged import Erp, dump, rows, statuses
 from test_staging_kill import ended_by, in_child
 
@@ -25,72 +26,7 @@ from airflow_cloudbilling.errors import MalformedReplyError, RemovalError, Unava
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
 
-INVOICE_SUMS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
-LINE_SUMS = {
-    "quantity": "quantity",
-    "unit_price": "unit_price",
-    "discount": "discount",
-    "line_net": "net_amount",
-    "line_tax": "tax_amount",
-}
 KINDS = ("purchase", "sales", "consolidated")
-
-
-def stage(period: str, **arguments: Any) -> dict[str, Any]:
-    """Stage a period as a task would, and return the task's result."""
-    arguments = {"conn_id": "twotcloud_default", "staging_conn_id": "erp_staging", **arguments}
-    result: dict[str, Any] = StageInvoicesOperator(task_id="stage", period=period, **arguments).execute({})
-    return result
-
-
-def connect(vendor: Sandbox, monkeypatch: pytest.MonkeyPatch, *, password: str | None = None, **extra: Any) -> None:
-    """Change the vendor's connection."""
-    fields = vendor.connections()["twotcloud_default"]
-    fields = {**fields, "password": password or fields["password"], "extra": {**fields.get("extra", {}), **extra}}
-    monkeypatch.setenv("AIRFLOW_CONN_TWOTCLOUD_DEFAULT", json.dumps(fields))
-
-
-def staged_sums(erp: Erp, kind: str, month: str) -> dict[str, dict[str, Decimal]]:
-    """Add every amount column by currency, in Decimal, as somebody who trusts nobody would."""
-    sums: dict[str, dict[str, Decimal]] = {}
-    key = "(provider, account, kind, invoice_id)"
-    tables = f"cloudbilling_invoice AS i JOIN cloudbilling_slice_invoice AS s USING {key}"
-    lines = f" JOIN cloudbilling_invoice_line AS l USING {key}"
-    for prefix, columns, more in (("i", INVOICE_SUMS, ""), ("l", LINE_SUMS, lines)):
-        names = ", ".join(f"{prefix}.{c}" for c in columns.values())
-        query = f"SELECT i.currency, {names} FROM {tables}{more} WHERE kind = :kind AND s.period LIKE :month"
-        for currency, *amounts in erp.query(query, kind=kind, month=f"{month}%"):
-            of_currency = sums.setdefault(currency, {})
-            for name, amount in zip(columns, amounts, strict=True):
-                assert amount is None or isinstance(amount, str)
-                of_currency[name] = of_currency.get(name, Decimal(0)) + Decimal(amount or 0)
-    return sums
-
-
-@pytest.mark.parametrize("response_format", ["json", "xml"])
-def test_every_amount_column_sums_to_the_truth(
-    vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch, response_format: str
-) -> None:
-    connect(vendor, monkeypatch, response_format=response_format)
-    for month in vendor.months:
-        for kind in KINDS:
-            result = stage(month, kind=kind)
-            truth = vendor.truth("twotcloud", kind, month)
-            expected = {c: {n: getattr(t, n) for n in (*INVOICE_SUMS, *LINE_SUMS)} for c, t in truth.items()}
-            assert staged_sums(erp, kind, month) == expected
-            assert result["invoices"] == sum(t.invoices for t in truth.values())
-            assert result["lines"] == sum(t.lines for t in truth.values())
-            totals = {c: {n: Decimal(a) for n, a in amounts.items()} for c, amounts in result["totals"].items()}
-            assert totals == {c: {n: getattr(t, n) for n in INVOICE_SUMS} for c, t in truth.items()}
-
-
-def test_xml_and_json_give_the_same_content(vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage(vendor.months[-1])
-    before = dump(erp)
-    connect(vendor, monkeypatch, response_format="xml")
-    again = stage(vendor.months[-1])
-    assert (again["new"], again["changed"], again["unchanged"]) == (0, 0, again["invoices"])
-    assert dump(erp) == before
 
 
 def test_the_result_is_small_plain_and_complete(vendor: Sandbox, erp: Erp) -> None:
