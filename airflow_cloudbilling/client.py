@@ -12,17 +12,18 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, aclosing, nullcontext, suppress
 from typing import Any
 
 from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
 from airflow_cloudbilling.background import BackgroundLoop
-from airflow_cloudbilling.credentials import Credentials, Store
+from airflow_cloudbilling.credentials import Credentials
 from airflow_cloudbilling.drivers import OnReply, Pages, adrive, drive
 from airflow_cloudbilling.errors import UnavailableError
 from airflow_cloudbilling.redaction import Secrets, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
+from airflow_cloudbilling.shared_token import Store
 from airflow_cloudbilling.source import Conversation, Item, Renew, Reply, Request, Source
 from airflow_cloudbilling.transport import Counters, LostError, Transport
 from airflow_cloudbilling.urls import target
@@ -62,7 +63,9 @@ class Client:
         self._transport = Transport(source, settings, self._secrets, self.counters)
         self._judge = Judge(source, settings, self._secrets, defer_after, draw)
         self._mask = learn
-        self._credentials = Credentials(source, settings, self._fetch_token, self._learn, store, draw)
+        self._credentials = Credentials(
+            source, settings, self._fetch_token, self._learn, self._rest_of_tokens, store, draw
+        )
         self._exchanges: list[Exchange] = []
         self._in_flight = InFlight(self._attempts, 2 * settings.max_connections)
         self._slots = asyncio.Semaphore(settings.max_connections)
@@ -150,6 +153,7 @@ class Client:
         """Close the connections."""
         await self._forget()
         await self._transport.aclose()
+        self._slots = asyncio.Semaphore(self.settings.max_connections)  # the next use may be on another event loop
 
     # Both worlds
 
@@ -195,41 +199,49 @@ class Client:
             self._exchanges += asked.exchanges
 
     async def _attempts(self, asked: Asked) -> Reply:
-        request = asked.request
-        shown = redact(target(request, self.settings).shown, self._secrets)
-        refused: str | None = None
+        shown = redact(target(asked.request, self.settings).shown, self._secrets)
         for attempt in itertools.count(1):
-            await self._keep_quiet(request, shown)
-            credential = None if request.configured else await self._credentials.get(refused)
-            answer = await self._attempt(asked, shown, attempt, credential, renewable=refused is None)
+            answer = await self._attempt(asked, shown, attempt)
             if isinstance(answer, Reply):
                 return answer
             if isinstance(answer, Renew):
                 log.info("Connection %r: %s; a new access token is needed", self.settings.conn_id, answer.reason)
-                refused = credential
             else:
                 await self._sleep(answer, attempt)
         raise AssertionError("unreachable")
 
-    async def _attempt(
-        self, asked: Asked, shown: str, attempt: int, credential: str | None, *, renewable: bool
-    ) -> Reply | Pause | Renew:
-        try:
-            async with self._slots:
+    async def _attempt(self, asked: Asked, shown: str, attempt: int) -> Reply | Pause | Renew:
+        request, credential = asked.request, None
+        # A token is asked for in the turn of the request that needs it; that one sends nothing meanwhile.
+        async with nullcontext() if request.configured else self._slots:
+            if not request.configured:
+                credential = await self._credentials.get(asked.since)
+                await self._keep_quiet(request, shown)
+            try:
                 reply = await asyncio.wait_for(self._transport.send(asked, credential), self.settings.total_timeout)
-        except asyncio.TimeoutError:
-            self._judge.too_long(asked.request, shown)
-        except LostError as error:
-            return self._judge.failure(asked.request, shown, str(error), attempt, sent=error.sent)
-        return self._judged(reply, attempt, renewable=renewable and credential is not None) or reply
+            except asyncio.TimeoutError:
+                self._judge.too_long(request, shown)
+            except LostError as error:
+                return self._judge.failure(request, shown, str(error), attempt, sent=error.sent)
+            judged = self._judged(reply, attempt, renewable=credential is not None and not asked.renewed)
+            if isinstance(judged, Renew) and credential is not None:
+                self._credentials.refuse(credential)
+                asked.renewed = True
+        return judged or reply
 
     async def _keep_quiet(self, request: Request, shown: str) -> None:
         """Wait as long as the vendor wants no request; a token endpoint is not meant."""
-        while not request.configured and (seconds := self._quiet_until - time.monotonic()) > 0:
-            pause = self._judge.quiet(request, shown, seconds)
-            log.info("Connection %r: %s; waiting %.1f s", self.settings.conn_id, pause.reason, pause.seconds)
-            await asyncio.sleep(pause.seconds)
-            self.counters.waited += pause.seconds
+        while (seconds := self._quiet_until - time.monotonic()) > 0:
+            await self._rest(request, shown, seconds)
+
+    async def _rest(self, request: Request, shown: str, seconds: float) -> None:
+        pause = self._judge.quiet(request, shown, seconds)
+        log.info("Connection %r: %s; waiting %.1f s", self.settings.conn_id, pause.reason, pause.seconds)
+        await self._wait(pause.seconds)
+
+    async def _rest_of_tokens(self, request: Request, seconds: float) -> None:
+        """Wait as long as another task was told to by the token endpoint."""
+        await self._rest(request, redact(target(request, self.settings).shown, self._secrets), seconds)
 
     def _learn(self, token: str) -> None:
         """Keep an access token out of logs, errors and bodies from now on."""
@@ -240,12 +252,21 @@ class Client:
         self._be_quiet(self.source.budget(reply, self.settings), reply.request)
         with ExitStack() as unused:
             unused.callback(reply.body.close)
-            judged = self._judge.reply(reply, attempt, renewable=renewable)
+            try:
+                judged = self._judge.reply(reply, attempt, renewable=renewable)
+            except UnavailableError as error:
+                self._hold(reply, error.retry_after)
+                raise
             if judged is None:
                 unused.pop_all()
-        if isinstance(judged, Pause) and reply.status == 429:  # it means every request, also those on their way
-            self._be_quiet(judged.seconds, reply.request)
+        if isinstance(judged, Pause):
+            self._hold(reply, judged.seconds)
         return judged
+
+    def _hold(self, reply: Reply, seconds: float | None) -> None:
+        """Let no request out for a while when there were too many; that means every connection."""
+        if reply.status == 429:
+            self._be_quiet(seconds, reply.request)
 
     def _be_quiet(self, seconds: float | None, request: Request) -> None:
         if seconds is not None and not request.configured:
@@ -255,6 +276,10 @@ class Client:
         conn_id, last = self.settings.conn_id, self.settings.max_attempts
         words = "Connection %r: %s; waiting %.1f s, then attempt %d of %d"
         log.info(words, conn_id, pause.reason, pause.seconds, attempt + 1, last)
-        await asyncio.sleep(pause.seconds)
-        self.counters.waited += pause.seconds
+        await self._wait(pause.seconds)
         self.counters.retries += 1
+
+    async def _wait(self, seconds: float) -> None:
+        self._check_aborted()
+        await asyncio.sleep(seconds)
+        self.counters.waited += seconds

@@ -7,6 +7,7 @@ import html
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from urllib.parse import quote, quote_plus
@@ -14,6 +15,7 @@ from urllib.parse import quote, quote_plus
 EXCERPT = 300
 _ECHO = 8  # characters of the shortest form that is looked for in bodies
 _QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
+_REMEMBERED = 200  # secrets that the HTTP library's log is cleaned of: a triggerer sees a new token every hour
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
 
 
@@ -79,7 +81,12 @@ def _forms(secrets: tuple[str, ...]) -> list[str]:
     return sorted(found - {""}, key=len, reverse=True)
 
 
-def _forms_of(secret: str) -> Iterator[str]:
+@lru_cache(maxsize=256)
+def _forms_of(secret: str) -> tuple[str, ...]:
+    return tuple(_each_form(secret))
+
+
+def _each_form(secret: str) -> Iterator[str]:
     yield from (secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret))
     yield from (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
     data = secret.encode()
@@ -106,10 +113,12 @@ class _Redactor(logging.Filter):
 
 
 _redactor = _Redactor()
+_guarding = threading.Lock()
 
 
 def guard_http_logs(secrets: Iterable[str]) -> None:
     """Keep the secrets out of the HTTP library's own log from now on."""
-    _redactor.secrets = tuple(dict.fromkeys((*_redactor.secrets, *secrets)))
+    with _guarding:
+        _redactor.secrets = tuple(dict.fromkeys((*secrets, *_redactor.secrets)))[:_REMEMBERED]
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_redactor)  # adding it twice does nothing

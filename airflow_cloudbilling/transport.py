@@ -7,13 +7,14 @@ import logging
 import ssl
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, unquote, urlencode, urljoin
 
 import httpx
 
 from airflow_cloudbilling import __version__
 from airflow_cloudbilling.ahead import Asked
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError
+from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.redaction import Secrets, clean, redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply, Request, Source
@@ -94,8 +95,8 @@ class Transport:
         hop = request = asked.request
         for _ in range(MAX_REDIRECTS + 1):
             where = target(hop, self.settings)
-            if not (where.own or hop.configured) and any(form.decode() in hop.path for form in self._secrets.echoes):
-                raise self._refused(f"a redirect would carry a credential to {where.shown}.", where.shown)
+            if not (where.own or hop.configured) and self._tells(hop.path):
+                raise self._refused(f"{where.shown} is not asked: its address would carry a credential.", where.shown)
             sent = hop
             if where.own and not hop.configured:
                 sent = self.source.authorise(hop, self.settings, credential)
@@ -104,7 +105,7 @@ class Transport:
             if reply.status not in _REDIRECTS or not location:
                 return reply
             reply.body.close()
-            if request.method != "GET":
+            if request.method != "GET" or request.configured:  # a request for a token carries secrets of its own
                 raise self._refused(f"{request.method} {reply.url} was redirected; only GET is followed.", reply.url)
             hop = replace(request, path=urljoin(where.url, location), params={}, configured=False)
         raise self._refused(f"GET {reply.url} was redirected more than {MAX_REDIRECTS} times.", reply.url)
@@ -140,7 +141,13 @@ class Transport:
         url = where.url
         if sent.params:  # a slash stays one: CloudOnex's PHP reads ng=api/v2/customers from the query
             url += ("&" if "?" in url else "?") + urlencode(sent.params, quote_via=quote, safe="/")
-        return self._http.stream(sent.method, url, headers=dict(sent.headers), json=sent.json, data=sent.form)
+        headers, content = dict(sent.headers), None
+        if sent.json is not None:
+            headers, content = {"Content-Type": "application/json", **headers}, json_text(sent.json)
+        return self._http.stream(sent.method, url, headers=headers, content=content, data=sent.form)
+
+    def _tells(self, path: str) -> bool:
+        return any(form.decode() in text for text in (path, unquote(path)) for form in self._secrets.echoes)
 
     def _refused(self, message: str, url: str) -> RefusedError:
         return RefusedError(message, conn_id=self.settings.conn_id, url=url)

@@ -11,8 +11,8 @@ from typing import Any, cast
 from airflow.sdk import Variable
 from airflow.sdk.configuration import conf
 
-from airflow_cloudbilling.credentials import Store
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.shared_token import Store
 
 DEFAULT = "airflow_cloudbilling.hooks.credential_store.VariableStore"
 
@@ -27,26 +27,31 @@ class VariableStore:
 
     def __init__(self, *, writable: bool = True) -> None:
         self.writable = writable
+        self._found: dict[str, str | None] = {}
 
     def read(self, conn_id: str) -> str | None:
         """Return what was written last for the connection, if anything."""
-        return cast("str | None", Variable.get(self.prefix + conn_id, default=None))
+        self._found[conn_id] = cast("str | None", Variable.get(self.prefix + conn_id, default=None))
+        return self._found[conn_id]
 
     def write(self, conn_id: str, text: str) -> None:
         """Keep a text.
 
-        :raises ConfigurationError: when another text is read back: a secrets backend has a variable of this name.
+        :raises ConfigurationError: when what was there before is read again: a secrets backend has a variable of this
+            name. Another text than the written one is no error, another task may have written it meanwhile.
         """
         name = self.prefix + conn_id
+        before = self._found[conn_id] if conn_id in self._found else self.read(conn_id)
         Variable.set(name, text, description="Access token; kept by airflow-provider-cloudbilling, may be deleted.")
         found = self.read(conn_id)
-        if found is None:
-            raise ConfigurationError(f"Variable {name!r} was written and is not there.", conn_id=conn_id)
-        if found != text and not found.startswith("{"):  # another task may have written its own meanwhile
-            raise ConfigurationError(
-                f"Variable {name!r} in a secrets backend hides the one that tasks write; remove it there.",
-                conn_id=conn_id,
-            )
+        if found == text or (found is not None and found != before):
+            return
+        where = "is not there after it was written" if found is None else "is hidden by one that is not in the database"
+        raise ConfigurationError(
+            f"Variable {name!r} {where}; remove it from the environment or the secrets backend, or set [cloudbilling]"
+            " credential_store to a class that keeps tokens elsewhere.",
+            conn_id=conn_id,
+        )
 
 
 def open_store(*, writable: bool) -> Store | None:
@@ -61,9 +66,12 @@ def open_store(*, writable: bool) -> Store | None:
     module, _, attribute = name.rpartition(".")
     try:
         kind: Any = getattr(import_module(module), attribute)
-        return cast("Store", kind(writable=writable))
+        store = kind(writable=writable)
+        if not isinstance(store, Store):
+            raise TypeError("it lacks one of them")
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"[cloudbilling] credential_store = {name!r} cannot be used ({type(error).__name__}: {error}); name a class"
             " with read, write and writable, or leave it empty."
         ) from error
+    return store
