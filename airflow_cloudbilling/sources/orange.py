@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date, datetime, timezone
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -27,7 +26,15 @@ from airflow_cloudbilling.source import (
     Verdict,
 )
 from airflow_cloudbilling.sources.oauth import basic, read_token, token_url
-from airflow_cloudbilling.sources.orange_answers import judge, listed, malformed, option, secrets_of, value_of
+from airflow_cloudbilling.sources.orange_answers import (
+    judge,
+    key_notice,
+    listed,
+    malformed,
+    option,
+    secrets_of,
+    value_of,
+)
 from airflow_cloudbilling.sources.orange_documents import DEFAULT_TYPES, Listed, Lists, kind_of, types_of
 from airflow_cloudbilling.sources.orange_files import Files
 
@@ -38,7 +45,6 @@ _BASE_PATH = "/cloud/b2b/v1"
 # without this header (HTTP 406), so the download says it as well.
 _ACCEPT = {"Accept": "application/json"}
 _HEADER_SAFE = re.compile(r"[!-~]{1,128}")
-_KEY_WARNING_DAYS = 30
 
 
 class OrangeCloudStore(Source):
@@ -124,7 +130,7 @@ class OrangeCloudStore(Source):
 
     def credential_request(self, settings: Settings) -> Request | None:
         """Return the client credentials grant ("Zoom on the access token"; its body is Orange Developer's 2-legged)."""
-        self._api_key(settings)
+        self._check(settings)
         if ":" in settings.login:
             raise ConfigurationError("a client ID has no colon.", conn_id=settings.conn_id, field="login")
         url = token_url(settings, f"{settings.base_url}/oauth/v3/token")
@@ -160,7 +166,7 @@ class OrangeCloudStore(Source):
         contract = self._contract(ask.account, settings)
         lists = Lists(ask, settings)
         files = Files(ask, lists.names.line, settings.max_body)
-        for words in (_key_notice(settings), lists.notice()):
+        for words in (key_notice(settings), lists.notice()):
             if words:
                 yield Notice(words)
         params = {name: value for name, value in ask.params.items() if name == "zipped"}
@@ -237,6 +243,14 @@ class OrangeCloudStore(Source):
         contract = self._contract(params.get("contract_id", ""), settings)
         return self._file(record_id, contract, _without(params, "contract_id"), settings)
 
+    def _check(self, settings: Settings) -> None:
+        """Refuse a malformed field while nothing has been asked yet."""
+        self._api_key(settings)
+        self._path("", settings)
+        key_notice(settings)
+        if option(settings, "contract_id"):
+            self._contract("", settings)
+
     def _contract(self, given: str, settings: Settings) -> str:
         """Return the contract for the header: ``account`` in a connection may give its slices another name."""
         contract = option(settings, "contract_id")
@@ -278,21 +292,3 @@ def _without(params: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _quoted(name: str) -> str:
     """Return a path's part that stays one: no slash, and no dots that mean another folder."""
     return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
-
-
-def _key_notice(settings: Settings) -> str | None:
-    """Return words when the API key, "valid during 2 years", ends soon, if the connection says when."""
-    given = option(settings, "key_expires")
-    try:
-        ends = date.fromisoformat(given) if given else date.max
-    except ValueError:
-        message = f"{given!r} is no day such as 2028-06-30."
-        raise ConfigurationError(message, conn_id=settings.conn_id, field="key_expires") from None
-    left = (ends - datetime.now(tz=timezone.utc).date()).days
-    if left > _KEY_WARNING_DAYS:
-        return None
-    when = f"ends on {ends} (in {left} days)" if left >= 0 else f"ended on {ends}"
-    return (
-        f"Connection {settings.conn_id!r}: the X-API-Key {when}; ask Orange's API support for a new one, then enter it"
-        " as api_key and its end as key_expires."
-    )

@@ -1,11 +1,12 @@
-"""What Orange's answers mean: its table of errors, the shapes of its lists, and the secrets that none may quote."""
+"""What Orange's answers mean (errors, lists, values), and what the connection says of keys and secrets."""
 
 from __future__ import annotations
 
 import re
+from datetime import date, datetime, timezone
 from typing import Any
 
-from airflow_cloudbilling.errors import MalformedReplyError, RefusedError
+from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
 from airflow_cloudbilling.parse import Malformed, clean, fold, shown
 from airflow_cloudbilling.parse.records import read_value
 from airflow_cloudbilling.redaction import redact
@@ -13,6 +14,7 @@ from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Again, Ok, Refused, Renew, Reply, Verdict
 from airflow_cloudbilling.sources.oauth import basic
 
+_KEY_WARNING_DAYS = 30
 _EXPIRED, _TOO_MANY = 42, 53
 _PASSING = (408, 429, 500, 502, 503, 504)
 _WORDS = {  # of the codes that a person can do something about (vendor facts 2b)
@@ -35,6 +37,27 @@ def secrets_of(settings: Settings) -> list[str]:
     """Return the client secret, the Basic value made of it, and the API key."""
     given = (settings.password, basic(settings.login, settings.password), option(settings, "api_key"))
     return [each for each in given if each]
+
+
+def key_notice(settings: Settings) -> str | None:
+    """Return words when the API key, "valid during 2 years", ends soon, if the connection says when.
+
+    :raises ConfigurationError: when what it says is no day.
+    """
+    given = option(settings, "key_expires")
+    try:
+        ends = date.fromisoformat(given) if given else date.max
+    except ValueError:
+        message = f"{given!r} is no day such as 2028-06-30."
+        raise ConfigurationError(message, conn_id=settings.conn_id, field="key_expires") from None
+    left = (ends - datetime.now(tz=timezone.utc).date()).days
+    if left > _KEY_WARNING_DAYS:
+        return None
+    when = f"ends on {ends} (in {left} days)" if left >= 0 else f"ended on {ends}"
+    return (
+        f"Connection {settings.conn_id!r}: the X-API-Key {when}; ask Orange's API support for a new one, then enter it"
+        " as api_key and its end as key_expires."
+    )
 
 
 def judge(reply: Reply, settings: Settings) -> Verdict:
