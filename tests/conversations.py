@@ -94,7 +94,10 @@ class Case:
         return reply_to(request, body, headers["content-type"], headers["status"], dribble)
 
     def play(self, body: bytes | None = None, dribble: bool = False) -> tuple[list[Request], list[Item]]:
-        """Hold the conversation; return what was requested and what was found."""
+        """Hold the conversation; return what was requested and what was found.
+
+        :param body: what comes instead of the first answer.
+        """
         requests: list[Request] = []
         found: list[Item] = []
         conversation = self.source.invoices(self.ask, self.settings)
@@ -107,7 +110,7 @@ class Case:
             answer = None
             if isinstance(step, Request):
                 requests.append(step)
-                answer = self.reply(step, len(requests), body, dribble)
+                answer = self.reply(step, len(requests), body if len(requests) == 1 else None, dribble)
             elif not isinstance(step, Ahead):
                 found.append(step)
 

@@ -231,7 +231,12 @@ class _Reading:
 
         :param bare: takes an invoice of the period that says nothing of its lines, instead of yielding it.
         """
-        items = list(Selection(self._window).items(self._reader, self._reader.events(record, reply.sha256)))
+        reader = self._reader
+        items = list(
+            Selection(self._window).items(
+                reader.items(reader.events(record, reply.sha256)), lambda: reader.rejected_day
+            )
+        )
         last = items[-1]
         if isinstance(last, Invoice):
             if bare is not None and not has_items(record):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from airflow_cloudbilling.parse import Malformed, clean, fold, text
@@ -73,8 +74,7 @@ class Turns:
         self._request = request
         self._resource = resource
         self._seen = Seen()
-        self._previous: list[str] = []
-        self._current: list[str] = []
+        self._previous, self._current = _Digest(), _Digest()
         self._pages: int | None = None
         self._read = 0
         self.total: int | None = None
@@ -83,7 +83,7 @@ class Turns:
     def next(self) -> Request:
         """Return the question for the next page."""
         self.number += 1
-        self._previous, self._current = self._current, []
+        self._previous, self._current = self._current, _Digest()
         return replace(self._request, params={**self._request.params, "page": str(self.number)})
 
     def repeats(self, reply: Reply) -> bool:
@@ -94,18 +94,20 @@ class Turns:
         :raises Malformed: when only some of its records came before, or the vendor said that there are more.
         """
         page = Page(reply, self._resource, tolerant=True)
-        keys = [key_of(record) for record in page]
-        reply.body.seek(0)
-        before = sum(key in self._seen for key in keys)
-        again = bool(keys) and before == len(keys)
+        whole, before = _Digest(), 0
+        for record in page:
+            key = key_of(record)
+            whole.update(key)
+            before += key in self._seen
+        again = before == page.count > 0
         if again and (page.counters.pages or page.counters.total is not None):
             raise Malformed(
                 f"page {self.number} holds nothing that did not come before, although the vendor states"
                 f" {self.total if self.total is not None else 'more'} records: it repeats its pages or ignores page"
             )
-        if before and (not again or keys != self._previous):
+        if before and (not again or whole != self._previous):
             raise Malformed(
-                f"page {self.number} holds {before} of {len(keys)} records that came before: the list has shifted while"
+                f"page {self.number} holds {before} of {page.count} records that came before: the list has shifted while"
                 " it was read, so that others may be missing; run it again"
             )
         return again
@@ -113,7 +115,7 @@ class Turns:
     def add(self, record: Any) -> None:
         """Take in a record of the page that is being read."""
         key = key_of(record)
-        self._current.append(key)
+        self._current.update(key)
         self._seen.add(key)
         self._read += 1
 
@@ -139,6 +141,22 @@ class Turns:
         if said.pages is not None:
             return self.number < said.pages
         return said.total is None or self._read < said.total
+
+
+class _Digest:
+    """What a page's records are and in which order, in a few bytes."""
+
+    def __init__(self) -> None:
+        self._hash = sha256()
+
+    def update(self, key: str) -> None:
+        """Take in the next record's key."""
+        self._hash.update(f"{len(key)}:{key}".encode())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Digest) and self._hash.digest() == other._hash.digest()
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def key_of(record: Any) -> str:
