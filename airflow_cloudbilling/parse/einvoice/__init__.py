@@ -12,7 +12,7 @@ from typing import IO
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine
 from airflow_cloudbilling.parse.einvoice.document import claims, read_document
-from airflow_cloudbilling.parse.einvoice.pdf import HEADER_WITHIN, attachments, is_pdf
+from airflow_cloudbilling.parse.einvoice.pdf import attached, is_pdf
 from airflow_cloudbilling.parse.events import first_bytes
 
 __all__ = ["read_einvoice", "worth_trying"]
@@ -52,11 +52,11 @@ def read_einvoice(
     """
     head = first_bytes(body)
     body.seek(0)
-    if is_pdf(head[:HEADER_WITHIN]):
-        attached = next((data for data in attachments(body) if claims(data)), None)
-        if attached is None:
+    if is_pdf(head):
+        xml = attached(body, claims)
+        if xml is None:
             return None
-        body = io.BytesIO(attached)
+        body = io.BytesIO(xml)
     elif not claims(head):
         return None
     return read_document(body, invoice_id=invoice_id, keep_raw=keep_raw, sha256=sha256)

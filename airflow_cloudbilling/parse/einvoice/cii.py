@@ -69,7 +69,7 @@ _MONEY = (
 _LINES = (
     _term("line_id", "BT-126", text, f"{_LINE_DOCUMENT}LineID"),
     # Factur-X EXTENDED: DETAIL; GROUP, which sums up others; INFORMATION.
-    _term("charge_type", "BT-X-8", text, f"{_LINE_DOCUMENT}LineStatusReasonCode"),
+    _term("status", "BT-X-8", text, f"{_LINE_DOCUMENT}LineStatusReasonCode"),
     _term("subscription_id", "BT-128", text,
           f"{_LINE}Settlement/ram:AdditionalReferencedDocument[ram:TypeCode='130']/ram:IssuerAssignedID"),
     _term("quantity", "BT-129", amount, _QUANTITY),

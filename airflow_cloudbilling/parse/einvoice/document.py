@@ -144,8 +144,8 @@ class _Reader:
             found["discount"] = discount(element, syntax.allowances)
             same_unit = found.pop("base_unit") in (None, found["unit"])
             found["unit_price"] = unit_price(found["unit_price"], found.pop("base_quantity"), same_unit=same_unit)
-            if found.get("charge_type") in _NOT_COUNTED:  # the amounts are those of other lines
-                found["net_amount"] = found["discount"] = None
+            if (status := found.pop("status")) in _NOT_COUNTED:  # its amounts are those of other lines
+                found.update(net_amount=None, discount=None, charge_type=status)
             self._sum.add(found["net_amount"], None)
         except RecordError as error:
             name = element.find(syntax.lines[0].paths[0])

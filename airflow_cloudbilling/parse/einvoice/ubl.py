@@ -62,6 +62,9 @@ _TAXES = (
 def _lines(quantity: str) -> tuple[Term, ...]:
     return (
         _term("line_id", "BT-126", text, "cbc:ID"),
+        # XP Z12-014, EXT-FR-FE-163: DETAIL; GROUP, which sums up others; INFORMATION.
+        _term("status", "EXT-FR-FE-163", text,
+              "cac:BillingReference/cac:InvoiceDocumentReference/cbc:DocumentStatusCode"),
         _term("subscription_id", "BT-128", text, "cac:DocumentReference[cbc:DocumentTypeCode='130']/cbc:ID"),
         _term("quantity", "BT-129", amount, quantity),
         _term("unit", "BT-130", text, f"{quantity}/@unitCode"),
