@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any, cast
 
 import pytest
+from importing import connect, stage
+from staged import Erp, rows
 
 from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import InDoubtError, MalformedReplyError, RefusedError
@@ -169,6 +171,24 @@ def test_files_without_amounts_are_kept_and_found() -> None:
         assert {item.invoice_id for item in items if isinstance(item, Finding)} == {one.invoice_id for one in unknown}
         sizes = {item.document_id: item.size for item in items if isinstance(item, Document)}
         assert all(sizes[one.invoice_id] > 1000 for one in unknown)
+
+
+def test_what_has_no_amounts_is_staged_with_nulls_and_a_finding(erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Sandbox(months=1, invoices=2, contracts=1, unreadable_files=1) as sandbox:
+        connect(sandbox, monkeypatch, conn_id=CONN_ID)
+        result = stage(sandbox.months[-1], conn_id=CONN_ID)
+        assert (result["invoices"], result["documents"]) == (3, 3)
+        truth = sandbox.truth("orange_cloudstore", "purchase", sandbox.months[-1])
+        assert {c: Decimal(t["gross"]) for c, t in result["totals"].items()} == {c: t.gross for c, t in truth.items()}
+    ((number, currency, *unknown, document_id),) = rows(
+        erp,
+        "invoice",
+        "invoice_number, currency, net_amount, tax_amount, gross_amount, invoice_id",
+        "totals_origin = 'none'",
+    )
+    assert number.startswith("SCAN_")
+    assert {currency, *unknown} == {None}
+    assert rows(erp, "finding", "rule, severity, invoice_id") == [("unreadable-amounts", "warning", document_id)]
 
 
 def test_an_unknown_type_is_no_empty_month(sandbox: Sandbox) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.sandbox.faults import parse
+from airflow_cloudbilling.sources import SOURCES
 
 KINDS = {"purchase": "invoices", "sales": "customerinvoices", "consolidated": "consolidatedinvoices"}
 JSON = {"Accept": "application/json"}
@@ -471,7 +472,7 @@ def test_the_control_endpoints(sandbox: Sandbox) -> None:
     assert send(sandbox, "GET", "/_sandbox/faults").json == []
     change = {"change": "withdraw", "invoice_id": "CI-202610-00003"}
     assert send(sandbox, "POST", "/_sandbox/change", body=change).json == {"invoice_id": "CI-202610-00003"}
-    (row,) = send(sandbox, "GET", "/_sandbox/truth?kind=purchase&month=2026-10").json
+    (row,) = send(sandbox, "GET", "/_sandbox/truth?vendor=twotcloud&kind=purchase&month=2026-10").json
     assert row["invoices"] == 11
     assert row["totals"]["EUR"]["net"] == f"{sandbox.truth('twotcloud', 'purchase', '2026-10')['EUR'].net:f}"
     assert [seen["status"] for seen in send(sandbox, "GET", "/_sandbox/requests").json] == [500]
@@ -506,8 +507,8 @@ def test_a_path_may_serve_whatever_a_test_wants(sandbox: Sandbox) -> None:
 def test_the_fixture_is_a_sandbox_for_users_tests(cloudbilling_sandbox: Sandbox) -> None:
     month = cloudbilling_sandbox.months[-1]
     assert sum(one.invoices for one in cloudbilling_sandbox.truth("twotcloud", "sales", month).values()) == 12
-    (name,) = cloudbilling_sandbox.environment()
-    assert name == "AIRFLOW_CONN_TWOTCLOUD_DEFAULT"
+    names = {f"AIRFLOW_CONN_{conn_type.upper()}_DEFAULT" for conn_type in SOURCES}
+    assert set(cloudbilling_sandbox.environment()) == names
 
 
 def test_hosts_that_others_can_reach_are_refused() -> None:
@@ -556,7 +557,9 @@ def test_the_command_prints_connections_and_ends_on_sigterm() -> None:
         printed.append(line)
         if line.startswith("# Ready"):
             break
-    (connection,) = (line for line in printed if line.startswith("export AIRFLOW_CONN_"))
+    connections = [line for line in printed if line.startswith("export AIRFLOW_CONN_")]
+    assert len(connections) == len(SOURCES)
+    (connection,) = (line for line in connections if "TWOTCLOUD" in line)
     shown = subprocess.check_output(["sh", "-c", f"{connection}printenv AIRFLOW_CONN_TWOTCLOUD_DEFAULT"])
     assert json.loads(shown)["conn_type"] == "twotcloud"
     assert any("purchase" in line and "2026-10" in line and "EUR" in line for line in printed)
