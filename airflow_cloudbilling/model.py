@@ -63,6 +63,10 @@ class Period(NamedTuple):
         """Return the shortest form that :meth:`parse` reads: ``2026-10`` for a calendar month, else the range."""
         return f"{self.start:%Y-%m}" if self.is_month else str(self)
 
+    def holds(self, day: str) -> bool:
+        """Whether a day, ISO text, is within the span."""
+        return self.start.isoformat() <= day < self.end.isoformat()
+
     def shifted(self, months: int) -> Period:
         """Return the calendar month that lies ``months`` after the month of ``start`` (negative: before)."""
         return Period.month(self.start.year, self.start.month + months)

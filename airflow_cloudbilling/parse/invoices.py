@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, RecordError
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Reject
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.parse.events import CLOSE, LARGEST_VALUE, LEAF, OPEN, Event, Events, Malformed, Shape
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding, Values
@@ -65,15 +65,17 @@ class InvoiceReader:
     :param names: with the user's ``field_map`` in it.
     :param keep_raw: whether items carry what the vendor sent.
     :param sha256: of the body.
+    :param period: lines of invoices that are issued outside it are passed over, where their day comes before them.
     """
 
-    def __init__(self, names: Names, *, keep_raw: bool, sha256: str | None) -> None:
+    def __init__(self, names: Names, *, keep_raw: bool, sha256: str | None, period: Period | None = None) -> None:
         self._names = names
         self._keep_raw = keep_raw
         self._sha256 = sha256
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
         self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
         self._line, self._nesting = _line_fields(names)
+        self._period = period
         self.outside: dict[str, Any] = {}  # members of the body itself
         self.invoices = 0
         self.computed = 0
@@ -87,13 +89,14 @@ class InvoiceReader:
         self._sum = RunningSum()
         self._bad: RecordError | None = None
         self._bad_raw = ""
+        self._passed_over = False
         self._nesting.clear()
 
     def items(self, events: Events) -> Found:
         """Yield each invoice's lines and then the invoice, or the reject, that closes them."""
         for event in events:
             if event.kind is LEAF:
-                line = None if self._bad else self._read_line(event)
+                line = None if self._bad or self._passed_over else self._read_line(event)
                 if line is not None:
                     yield InvoiceLine._make(line)
             elif event.level == 1 and event.kind is OPEN:
@@ -154,6 +157,9 @@ class InvoiceReader:
             raise RecordError(f"expected less than {LARGEST_VALUE} characters besides the lines, came more")
         self._members[event.name] = event.value
         self._raws.append((event.name, event.raw))
+        if self._period and fold(event.name) == fold(self._day.wanted[0].paths[0]):
+            day = _readable(self._day, {event.name: event.value})
+            self._passed_over = day is not None and not self._period.holds(day)
 
     def _end(self) -> Invoice | Reject:
         flat = flatten(self._members)

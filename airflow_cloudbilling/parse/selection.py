@@ -37,7 +37,7 @@ class Selection:
     """
 
     def __init__(self, period: Period) -> None:
-        self._start, self._end = period.start.isoformat(), period.end.isoformat()
+        self._period = period
         self._lines: Spill[InvoiceLine] = Spill(keep=200)
         self._readings = [Seen()]
         self.records = 0  # of the body that was read last
@@ -64,7 +64,7 @@ class Selection:
         new = self._readings[-1].add(key)
         self.records += 1
         self.new += new
-        inside = day is not None and self._start <= day < self._end
+        inside = day is not None and self._period.holds(day)
         if inside and isinstance(item, Invoice):
             yield from self._lines.drain()
             yield item

@@ -8,11 +8,12 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote
 
-from airflow_cloudbilling.sandbox.render import batches, to_json, to_xml
+from airflow_cloudbilling.sandbox.render import batches
 from airflow_cloudbilling.sandbox.store365_records import (
     Copies,
     Record,
@@ -21,7 +22,7 @@ from airflow_cloudbilling.sandbox.store365_records import (
     as_xml,
     customers,
     invoice_record,
-    pascal_cased,
+    rendered,
     users,
 )
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
@@ -32,7 +33,7 @@ FORM, JSON, XML = "application/x-www-form-urlencoded", "application/json", "appl
 ITEMS = {"invoices": "Invoice", "customers": "Customer", "users": "User"}
 BAD_LOGIN = {"error": "invalid_grant", "error_description": "Bad credentials"}
 BAD_TOKEN = {"status": 401, "error": "Unauthorized", "message": "Bad credentials"}
-MANNERS = ("right", "stuck", "endless")
+ID = re.compile(r"SB-\d{6}-\d{5}")
 
 
 class Store365(Vendor):
@@ -61,6 +62,7 @@ class Store365(Vendor):
         self.manner = "right"
         self._groups = {"customers": customers(), "users": users()}
         self._tokens: dict[str, float] = {}
+        self._text = lru_cache(maxsize=4096)(self._original_text)
         self._lock = threading.Lock()
 
     def connections(self, url: str) -> dict[str, dict[str, Any]]:
@@ -159,32 +161,44 @@ class Store365(Vendor):
         shown = 1 if self.manner == "stuck" else page
         if self.manner == "endless":
             pages, shown = page + 1, 1 + (page - 1) % pages
-        records = cut((shown - 1) * each, shown * each)
+        texts = cut((shown - 1) * each, shown * each, xml)
         if self.manner == "endless":
-            records = ({**record, "id": f"{record['id']}/{page}"} for record in records)
+            texts = (ID.sub(rf"\g<0>/{page}", text) for text in texts)
         said = {"pageNumber": page, "pageSize": each, "totalNumberOfPages": pages, "totalNumberOfRecords": total}
-        if xml:
-            return Answer(200, batches(as_xml(said, records, ITEMS[resource])), f"{XML}; charset=utf-8")
-        return Answer(200, batches(as_json(said, records)), f"{JSON}; charset=utf-8")
+        return _answer(as_xml(said, texts) if xml else as_json(said, texts), xml)
 
-    def _list(self, resource: str, order: str) -> tuple[int, Callable[[int, int], Iterator[Record]]]:
-        """Return the length of a list in an order, and what cuts a page out of it."""
+    def _list(self, resource: str, order: str) -> tuple[int, Callable[[int, int, bool], Iterable[str]]]:
+        """Return the length of a list in an order, and what cuts a page of rendered records out of it."""
         if resource == "invoices" and order.lower() == "id":
             ids = self.books.ids()
-            return len(ids), lambda start, end: self._invoices(ids[start:end])
-        every = list(self._invoices(self.books.ids()) if resource == "invoices" else self._groups[resource].values())
+            return len(ids), lambda start, end, xml: (self._invoice(one, xml) for one in ids[start:end])
+        every = list(self._invoices() if resource == "invoices" else self._groups[resource].values())
         name = {key.lower(): key for record in every for key in record if key != "lines"}[order.lower()]
         every.sort(key=lambda record: record[name])
-        return len(every), lambda start, end: iter(every[start:end])
+        item = ITEMS[resource]
+        return len(every), lambda start, end, xml: ("".join(rendered(one, item, xml)) for one in every[start:end])
 
-    def _invoices(self, ids: list[str]) -> Iterator[Record]:
-        return (invoice_record(bill) for invoice_id in ids if (bill := self.books.bill(invoice_id)))
+    def _invoices(self) -> Iterator[Record]:
+        return (invoice_record(bill) for one in self.books.ids() if (bill := self.books.bill(one)))
+
+    def _original_text(self, original: str, xml: bool) -> str:
+        record = invoice_record(self.books.reseller.bill(*self.books.reseller.locate(original)))
+        return "".join(rendered(record, ITEMS["invoices"], xml))
+
+    def _invoice(self, invoice_id: str, xml: bool) -> str:
+        """Return an invoice as it is sent; a copy's is its original's with another id."""
+        if original := self.books.original(invoice_id):
+            return self._text(original, xml).replace(original, invoice_id)
+        record = self._record("invoices", invoice_id)
+        return "".join(rendered(record, ITEMS["invoices"], xml)) if record else ""
 
 
 def _one(record: Record, item: str, xml: bool) -> Answer:
-    if xml:
-        return Answer(200, batches(to_xml(item, pascal_cased(record))), f"{XML}; charset=utf-8")
-    return Answer(200, batches(to_json(record)), f"{JSON}; charset=utf-8")
+    return _answer(rendered(record, item, xml), xml)
+
+
+def _answer(pieces: Iterable[str], xml: bool) -> Answer:
+    return Answer(200, batches(pieces), f"{XML if xml else JSON}; charset=utf-8")
 
 
 def _json(value: Any, status: int) -> Answer:

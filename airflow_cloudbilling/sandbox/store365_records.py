@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import lru_cache
 from typing import Any
@@ -41,6 +41,7 @@ class Copies(OrangeReseller):
 class Shelf(OrangeBooks):
     """The books with their ids in order, so that any page is served without those before it."""
 
+    reseller: Copies
     _ids: list[str] | None = None
 
     def change(self, change: str, **where: Any) -> str:
@@ -54,6 +55,14 @@ class Shelf(OrangeBooks):
         if self._ids is None:
             self._ids = sorted(self._every())
         return self._ids
+
+    def original(self, invoice_id: str) -> str | None:
+        """Return the id of the invoice that one is a copy of; None when it is its own or was changed."""
+        if not self.reseller.distinct or self._changes.get(invoice_id) or invoice_id.endswith("HUGE"):
+            return None
+        kind, month, index = self.reseller.locate(invoice_id)
+        copied = index % self.reseller.distinct
+        return None if copied == index else self.reseller.invoice_id(kind, month, copied)
 
     def _every(self) -> Iterator[str]:
         reseller = self.reseller
@@ -139,23 +148,27 @@ def users() -> dict[str, Record]:
     return {str(n): {"id": n, "userName": f"user{n}", "email": f"user{n}@example.test"} for n in range(1, 12)}
 
 
-def as_json(page: Mapping[str, int], records: Iterator[Record]) -> Iterator[str]:
-    """Yield a page ("Results") in JSON."""
+def as_json(page: Mapping[str, int], records: Iterable[str]) -> Iterator[str]:
+    """Yield a page ("Results") in JSON, of records that are rendered already."""
     yield "{" + "".join(f'"{name}": {value}, ' for name, value in page.items()) + '"results": ['
     for nth, record in enumerate(records):
         yield "," if nth else ""
-        yield from to_json(record, ascii_only=nth % 2 == 1)
+        yield record
     yield "]}"
 
 
-def as_xml(page: Mapping[str, int], records: Iterator[Record], item: str) -> Iterator[str]:
+def as_xml(page: Mapping[str, int], records: Iterable[str]) -> Iterator[str]:
     """Yield a page in XML; the names of root and elements are not in the document."""
     yield '<?xml version="1.0" encoding="utf-8"?>\n<PagedResult>'
     yield "".join(f"<{pascal(name)}>{value}</{pascal(name)}>" for name, value in page.items())
     yield "<Results>"
-    for record in records:
-        yield from to_xml(item, pascal_cased(record))
+    yield from records
     yield "</Results></PagedResult>"
+
+
+def rendered(record: Record, item: str, xml: bool) -> Iterator[str]:
+    """Yield a record in the one format or the other; both spellings of non-ASCII text occur in JSON."""
+    return to_xml(item, pascal_cased(record)) if xml else to_json(record, ascii_only=str(record["id"])[-1] in "13579")
 
 
 def pascal_cased(value: Any) -> Any:

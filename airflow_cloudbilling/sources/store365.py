@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
 from airflow_cloudbilling.model import Invoice, Notice, Stated
-from airflow_cloudbilling.parse import InvoiceReader, Malformed, clean, read, refuse_failure
+from airflow_cloudbilling.parse import InvoiceReader, Malformed, Names, clean, read, refuse_failure
 from airflow_cloudbilling.parse.paging import MOST_PAGES, Paging
 from airflow_cloudbilling.parse.selection import Selection
 from airflow_cloudbilling.redaction import redact
@@ -73,13 +73,7 @@ class Store365(Source):
     fields: ClassVar[tuple[Field, ...]] = (
         Field("client_id", "Client ID", "Required; given by Store-IT with username and password."),
         Field("auth_url", "Authentication URL", "Where access tokens come from.", default=_TOKEN_URL),
-        Field(
-            "response_format",
-            "Response format",
-            "What invoices are asked for in.",
-            default="json",
-            enum=("json", "xml"),
-        ),
+        Field("response_format", "Response format", "Of invoices.", default="json", enum=("json", "xml")),
         Field("page_size", "Page size", "Records in a page, 1 to 100.", "integer", 100, minimum=1, maximum=100),
         Field("invoices_path", "Path of the invoices", "Below the base URL.", default="invoices"),
     )
@@ -139,10 +133,8 @@ class Store365(Source):
         if status == 401 and not request.configured:
             return Renew(f"Store365 no longer accepts the token{_said(reply)}")
         words = _TOKEN_REFUSALS if request.configured else _REFUSALS
-        message = words.get(status, words[0]).format(
-            status=status, said=_said(reply), method=request.method, path=request.path
-        )
-        message = redact(message, self.secrets(settings))
+        told = {"status": status, "said": _said(reply), "method": request.method, "path": request.path}
+        message = redact(words.get(status, words[0]).format(**told), self.secrets(settings))
         return Refused(RefusedError(message, conn_id=settings.conn_id, url=reply.url, status=status))
 
     def probe(self, settings: Settings) -> Request:
@@ -155,13 +147,12 @@ class Store365(Source):
         A list whose length changes meanwhile is read once more, so that nothing is lost between its pages: what is
         stated at the end counts only if so many different records have come.
         """
-        names = NAMES.mapped({**settings.field_map, **ask.field_map}, settings.conn_id)
-        listing, selection = self._question(ask, settings), Selection(ask.period)
+        names, listing, selection = _names(ask, settings), self._question(ask, settings), Selection(ask.period)
         computed = total = 0
 
         def turn(reply: Reply, paging: Paging) -> Generator[Item, None, bool]:
             nonlocal computed, total
-            reader = InvoiceReader(names, keep_raw=ask.keep_raw, sha256=reply.sha256)
+            reader = InvoiceReader(names, keep_raw=ask.keep_raw, sha256=reply.sha256, period=ask.period)
             try:
                 events = read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=ask.keep_raw)
                 yield from selection.items(reader.items(events), lambda: reader.rejected_day)
@@ -212,13 +203,12 @@ class Store365(Source):
         days: list[str] = []
         if reply is None or reply.status == 204:
             return _Days(0, "", "")
-        names = NAMES.mapped({**settings.field_map, **ask.field_map}, settings.conn_id)
-        reader = InvoiceReader(names, keep_raw=False, sha256=None)
+        reader = InvoiceReader(_names(ask, settings), keep_raw=False, sha256=None, period=ask.period)
         try:
             for item in reader.items(read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=False)):
                 if isinstance(item, Invoice) and item.issue_date:
                     days.append(item.issue_date)
-                    if ask.period.start.isoformat() <= item.issue_date < ask.period.end.isoformat():
+                    if ask.period.holds(item.issue_date):
                         yield item
             refuse_failure(reader)
         except Malformed as error:
@@ -256,7 +246,7 @@ class Store365(Source):
         return self._listing(ask.params, settings)._replace(media=media)
 
     def _listing(self, params: Mapping[str, str], settings: Settings, resource: str | None = None) -> Listing:
-        path = _path(resource, settings) if resource else _path(str(_option(settings, "invoices_path")), settings)
+        path = _path(resource if resource is not None else str(_option(settings, "invoices_path")), settings)
         return Listing(path, ordered(params), int(_option(settings, "page_size")), _MEDIA["json"])
 
     def _malformed(self, reply: Reply, error: Malformed, settings: Settings) -> NoReturn:
@@ -274,6 +264,10 @@ class _Days(NamedTuple):
 
 
 _DEFAULTS = {field.name: field.default for field in Store365.fields}
+
+
+def _names(ask: Ask, settings: Settings) -> Names:
+    return NAMES.mapped({**settings.field_map, **ask.field_map}, settings.conn_id)
 
 
 def _option(settings: Settings, name: str) -> Any:
