@@ -57,12 +57,11 @@ class Shelf(OrangeBooks):
         return self._ids
 
     def original(self, invoice_id: str) -> str | None:
-        """Return the id of the invoice that one is a copy of; None when it is its own or was changed."""
+        """Return the id of the invoice that one is sent as a copy of, itself or another; None where none is copied."""
         if not self.reseller.distinct or self._changes.get(invoice_id) or invoice_id.endswith("HUGE"):
             return None
         kind, month, index = self.reseller.locate(invoice_id)
-        copied = index % self.reseller.distinct
-        return None if copied == index else self.reseller.invoice_id(kind, month, copied)
+        return self.reseller.invoice_id(kind, month, index % self.reseller.distinct)
 
     def _every(self) -> Iterator[str]:
         reseller = self.reseller
