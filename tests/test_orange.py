@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -248,6 +249,18 @@ def test_null_is_no_empty_list() -> None:
             asked(SOURCE.invoices(Ask("purchase", OCTOBER, account="OCB1"), settings()), bad)
 
 
+def test_a_list_that_is_shorter_than_stated_is_an_error() -> None:
+    conversation = SOURCE.invoices(Ask("purchase", OCTOBER, account="OCB1"), settings())
+    reply = reply_to(next(conversation), b"[]")  # type: ignore[arg-type]
+    with pytest.raises(MalformedReplyError, match="Orange states 7 documents and sent 0"):
+        conversation.send(replace(reply, headers={"x-total-count": "7"}))
+
+
+def test_a_list_as_long_as_its_limit_is_said() -> None:
+    items = listed({"id": "a", "period": "202609"}, params={"limit": "1"})
+    assert [type(item) for item in items] == [Notice, Outside]
+
+
 @pytest.mark.parametrize(
     ("document", "found"),
     [
@@ -346,5 +359,5 @@ def test_records_are_listed_and_fetched() -> None:
 
 def test_an_unknown_resource_names_the_known_ones() -> None:
     for call in (SOURCE.list_records("users", {}, settings()), SOURCE.create_record("bill", {}, settings())):
-        with pytest.raises(ConfigurationError, match="it has GET /contracts, GET /contract,"):
+        with pytest.raises(ConfigurationError, match="GET /contracts, GET /contract, GET /documents"):
             next(call)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from email.message import Message
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 from airflow_cloudbilling.parse.values import Unreadable, shown
 
@@ -87,6 +89,14 @@ def buffered(body: IO[bytes]) -> io.BufferedReader:
     """Return a body, set to its beginning, as a buffered file; closing that does not close the body."""
     body.seek(0)
     return io.BufferedReader(_Raw(body))
+
+
+def unpacked(body: IO[bytes]) -> IO[bytes]:
+    """Return a copy of a file in a ZIP that may be read in any order; within the packed one, going back is slow."""
+    copy = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=_LARGE))  # noqa: SIM115 - the caller closes it
+    shutil.copyfileobj(body, copy)
+    copy.seek(0)
+    return copy
 
 
 def sniff(body: IO[bytes]) -> FileType:

@@ -73,6 +73,9 @@ class OrangeCloudStore(Source):
     kinds: ClassVar[tuple[str, ...]] = tuple(DEFAULT_TYPES)
     default_kind: ClassVar[str] = "purchase"
     endpoints: ClassVar[tuple[Endpoint, ...]] = (
+        Endpoint(
+            "POST https://api.orange.com/oauth/v3/token", "test_connection()", "every one, when a token is needed"
+        ),
         Endpoint("GET /contracts", "contracts()", 'ListRecordsOperator(resource="contracts")'),
         Endpoint("GET /contract", "contract(contract_id)", 'GetRecordOperator(resource="contract")'),
         Endpoint("GET /documents", "documents(contract_id)", 'ListRecordsOperator(resource="documents")'),
@@ -173,7 +176,10 @@ class OrangeCloudStore(Source):
         for document_type in types_of(ask):
             reply = yield self._documents(document_type, contract, ask.params, settings)
             wanted: list[Listed] = []
-            for found in lists.placed(listed(reply, "documents", settings), document_type):
+            records = listed(reply, "documents", settings)
+            if ask.params.get("limit") == str(len(records)):
+                yield Notice(f"As many {document_type} came as params' limit allows; there may be more.")
+            for found in lists.placed(records, document_type):
                 if isinstance(found, Listed):
                     wanted.append(found)
                 else:

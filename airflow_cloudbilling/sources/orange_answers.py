@@ -99,6 +99,9 @@ def listed(reply: Reply | None, name: str, settings: Settings) -> list[Any]:
     if isinstance(value, dict):
         value = next((value[key] for key in value if fold(key) in (name, "data")), value)
     if isinstance(value, list):
+        stated = reply.headers.get("x-total-count", "")  # as Orange's Billing M2M API has it (vendor facts 2b)
+        if stated.isdigit() and int(stated) != len(value) and "limit" not in reply.request.params:
+            raise malformed(reply, f"Orange states {stated} {name} and sent {len(value)}", settings)
         return value
     if value is None:
         asked = reply.request.params.get("documentType", "")

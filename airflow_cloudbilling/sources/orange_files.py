@@ -125,10 +125,11 @@ class Files:
         """Yield the file, or each file in a ZIP: its first bytes, and the whole from its beginning."""
         if kind is files.ZIP:
             for member in files.members(reply.body, self._largest):
-                with member.open() as body:
-                    head = body.read(files.HEAD)
-                    body.seek(0)
-                    yield head, body
+                with member.open() as packed:
+                    head = packed.read(files.HEAD)
+                    packed.seek(0)
+                    with files.unpacked(packed) if files.type_of(head) is files.PDF else packed as body:
+                        yield head, body
             return
         with files.buffered(reply.body) as body:
             yield body.peek(files.HEAD), body
