@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
 from itertools import islice
@@ -121,7 +121,7 @@ class Files:
             raise RecordError(f"expected one invoice in the ZIP, came {', '.join(map(shown, numbers))}")
         return next(iter(numbers.values()), None), why
 
-    def _parts(self, reply: Reply, kind: files.FileType) -> Iterator[tuple[bytes, IO[bytes]]]:
+    def _parts(self, reply: Reply, kind: files.FileType) -> Generator[tuple[bytes, IO[bytes]], None, None]:
         """Yield the file, or each file in a ZIP: its first bytes, and the whole from its beginning."""
         if kind is files.ZIP:
             for member in files.members(reply.body, self._largest):
