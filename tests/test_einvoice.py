@@ -20,7 +20,7 @@ from conversations import DATA, Dribble
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import EncodedStreamObject, NameObject
 
-from airflow_cloudbilling.errors import ConfigurationError, RecordError
+from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine
 from airflow_cloudbilling.parse import Malformed
 from airflow_cloudbilling.parse.einvoice import read_einvoice, worth_trying
@@ -476,10 +476,3 @@ def test_memory_does_not_grow_with_the_lines(flavor: str, tag: str) -> None:
     (few, before), (many, after) = (map(int, line.split()) for line in done.stdout.splitlines())
     assert (few, many) == (202, 6_002)
     assert after - before < 20  # MB
-
-
-def test_a_pdf_without_the_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pypdf", None)
-    with pytest.raises(ConfigurationError, match=r"airflow-provider-cloudbilling\[einvoice\]"):
-        read_einvoice(io.BytesIO(b"%PDF-1.7"), invoice_id="D-1", keep_raw=False, sha256=None)
-    assert items(made(UBL))

@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.parse.events import Malformed, found
 from airflow_cloudbilling.parse.values import clean, shown
 
@@ -34,14 +33,9 @@ def attached(body: IO[bytes], wanted: Callable[[bytes], bool]) -> bytes | None:
     :param wanted: judges by the attachment's content.
     :raises Malformed: when the PDF is encrypted, damaged or too large, an attachment expands beyond all measure, or
         none is wanted though one has an e-invoice's name.
-    :raises ConfigurationError: when pypdf is not installed.
     """
-    try:
-        import pypdf  # 0.3 s to import, so only where a PDF came
-    except ImportError:
-        raise ConfigurationError(
-            "e-invoices inside PDF files need pypdf: install airflow-provider-cloudbilling[einvoice]."
-        ) from None
+    import pypdf  # 0.3 s to import, so only where a PDF came
+
     size = body.seek(0, os.SEEK_END)
     if size > _LARGEST_PDF:
         raise Malformed(f"a PDF of {size} bytes is not looked into for an e-invoice; {_LARGEST_PDF} are allowed")
