@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from concurrent.futures import Executor
 from contextlib import ExitStack, aclosing, nullcontext, suppress
 from typing import Any
 
@@ -137,11 +138,16 @@ class Client:
         finally:
             self._report()
 
-    async def astream(self, conversation: Conversation, on_reply: OnReply | None = None) -> AsyncGenerator[Item, None]:
-        """Drive a conversation on the running event loop and yield what it finds, as :meth:`stream` does."""
+    async def astream(
+        self, conversation: Conversation, on_reply: OnReply | None = None, reader: Executor | None = None
+    ) -> AsyncGenerator[Item, None]:
+        """Drive a conversation on the running event loop and yield what it finds, as :meth:`stream` does.
+
+        :param reader: has one thread, in which answers are read; None: on the loop, which that may block.
+        """
         try:
             async with aclosing(
-                adrive(conversation, self.arequest, self._check_aborted, on_reply, self._in_flight.announce)
+                adrive(conversation, self.arequest, self._check_aborted, on_reply, self._in_flight.announce, reader)
             ) as items:
                 async for item in items:
                     yield item

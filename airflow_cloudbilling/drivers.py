@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from typing import Protocol
 
 from airflow_cloudbilling.source import Ahead, Conversation, Item, Reply, Request
@@ -68,11 +69,15 @@ async def adrive(
     check: Callable[[], None],
     on_reply: OnReply | None = None,
     ahead: Callable[[Iterable[Request]], None] | None = None,
+    reader: Executor | None = None,
 ) -> AsyncGenerator[Item, None]:
-    """Yield what a conversation finds, as :func:`drive` does, on the running event loop; ``on_reply`` may block."""
+    """Yield what a conversation finds, as :func:`drive` does, on the running event loop; ``on_reply`` may block.
+
+    :param reader: has one thread, in which answers are read; None: on the loop, which that may block.
+    """
     reply = answer = None
     try:
-        while (step := _advance(conversation, answer)) is not None:
+        while (step := await _aadvance(conversation, answer, reader)) is not None:
             answer = None
             if isinstance(step, Request):
                 _release(reply)
@@ -86,8 +91,20 @@ async def adrive(
                 check()
                 yield step
     finally:
-        conversation.close()
+        if reader is None:
+            conversation.close()
+        else:
+            reader.submit(conversation.close)  # what it still reads ends with the body
         _release(reply)
+
+
+async def _aadvance(
+    conversation: Conversation, reply: Reply | None, reader: Executor | None
+) -> Request | Ahead | Item | None:
+    """Return the next step, from one thread throughout: lxml crashes when a parser goes from thread to thread."""
+    if reader is None:
+        return _advance(conversation, reply)
+    return await asyncio.get_running_loop().run_in_executor(reader, _advance, conversation, reply)
 
 
 def _advance(conversation: Conversation, reply: Reply | None) -> Request | Ahead | Item | None:

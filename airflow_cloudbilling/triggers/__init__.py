@@ -1,0 +1,1 @@
+"""Triggers: waits that cost no worker."""
