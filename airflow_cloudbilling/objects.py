@@ -50,7 +50,8 @@ class Place:
 
         :param parts: names of folders and of the object; none of them may lead elsewhere.
         """
-        return str(self._path.joinpath(*parts))
+        address = str(self._path.joinpath(*parts))
+        return address if "://" in address else self.uri(address)
 
     def uri(self, name: str) -> str:
         """Return the address of an object by its name in the store, without the connection's id."""

@@ -9,7 +9,28 @@ from airflow_cloudbilling.source import Source
 from airflow_cloudbilling.sources import SOURCES
 
 _DISTRIBUTION = "airflow-provider-cloudbilling"  # must be the distribution's name, or Airflow drops every provider
-_OPERATORS = ("airflow_cloudbilling.operators.invoices", "airflow_cloudbilling.operators.restage")
+_MODULES = {  # every vendor has them: the connection's type decides which one is asked
+    "operators": (
+        "airflow_cloudbilling.operators.api",
+        "airflow_cloudbilling.operators.invoices",
+        "airflow_cloudbilling.operators.reconcile",
+        "airflow_cloudbilling.operators.restage",
+    ),
+    "sensors": ("airflow_cloudbilling.sensors.invoices",),
+    "triggers": ("airflow_cloudbilling.triggers.invoices",),
+}
+_OPTIONS = {
+    "credential_store": {
+        "description": (
+            "Class that keeps access tokens for other tasks, with the methods read and write and the argument"
+            " writable. Empty: every process fetches its own."
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "my_company.vault.TokenStore",
+        "default": "airflow_cloudbilling.hooks.credential_store.VariableStore",
+    },
+}
 _STANDARD_FIELDS = ("host", "login", "password")
 
 
@@ -26,7 +47,11 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": source.title, "python-modules": [source.hook_class.rpartition(".")[0]]}
             for source in SOURCES.values()
         ],
-        "operators": [{"integration-name": title, "python-modules": list(_OPERATORS)} for title in titles],
+        **{
+            group: [{"integration-name": title, "python-modules": list(modules)} for title in titles]
+            for group, modules in _MODULES.items()
+        },
+        "config": {"cloudbilling": {"description": "What is set for the whole of Airflow.", "options": _OPTIONS}},
         "asset-uris": [
             {
                 "schemes": ["cloudbilling"],

@@ -6,7 +6,9 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+from importlib import import_module
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -14,6 +16,7 @@ import pytest
 from airflow._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
+import airflow_cloudbilling
 from airflow_cloudbilling.fields import COMMON_FIELDS
 from airflow_cloudbilling.provider_info import get_provider_info
 from airflow_cloudbilling.sources import SOURCES
@@ -66,7 +69,7 @@ def test_the_form_is_served_with_every_field(source: Any, forms: dict[str, Any])
         assert (served["schema"].get("format") == "password") is field.secret
     standard = form["standard_fields"]
     assert {name: standard[name]["title"] for name in source.labels} == dict(source.labels)
-    assert standard["host"]["placeholder"] == source.default_host
+    assert standard["host"]["placeholder"] == (source.default_host or source.placeholders["host"])
     assert standard["url_schema"]["hidden"]
 
 
@@ -77,12 +80,44 @@ def test_what_the_metadata_names_exists(source: Any) -> None:
     info = get_provider_info()
     hook = import_string(source.hook_class)
     assert (hook.conn_type, hook.hook_name) == (source.conn_type, source.title)
-    for group in ("hooks", "operators"):
+    for group in ("hooks", "operators", "sensors", "triggers"):
         for module in (module for entry in info[group] for module in entry["python-modules"]):
             __import__(module)
     for entry in info["asset-uris"]:
         assert callable(import_string(entry["handler"]))
         assert callable(import_string(entry["factory"]))
+
+
+def test_every_module_for_users_is_named() -> None:
+    info = get_provider_info()
+    for group, base in (("operators", "BaseOperator"), ("sensors", "BaseSensorOperator"), ("triggers", "BaseTrigger")):
+        folder = Path(airflow_cloudbilling.__file__).parent / group
+        modules = (import_module(f"airflow_cloudbilling.{group}.{path.stem}") for path in folder.glob("[a-z]*.py"))
+        having = {module.__name__ for module in modules if public_classes(module, base)}
+        assert {name for entry in info[group] for name in entry["python-modules"]} == having - {
+            "airflow_cloudbilling.operators.loading"  # only a base
+        }
+
+
+def public_classes(module: Any, base: str) -> list[str]:
+    """Return the names of a module's own classes that descend from a class of Airflow's."""
+    return [
+        name
+        for name, one in vars(module).items()
+        if isinstance(one, type) and one.__module__ == module.__name__ and base in [c.__name__ for c in one.__mro__]
+    ]
+
+
+def test_airflow_knows_the_settings_and_their_defaults() -> None:
+    from airflow.configuration import conf
+    from airflow.providers_manager import ProvidersManager
+
+    from airflow_cloudbilling.hooks.credential_store import DEFAULT
+
+    ProvidersManager().initialize_providers_configuration()
+    assert conf.get("cloudbilling", "credential_store") == DEFAULT
+    (option,) = get_provider_info()["config"]["cloudbilling"]["options"].values()
+    assert {"description", "version_added", "type", "default", "example"} == set(option)
 
 
 def test_airflow_makes_the_hook_from_the_connection_type(vendor: Any) -> None:
