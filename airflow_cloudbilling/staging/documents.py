@@ -21,6 +21,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    insert,
     or_,
     select,
     update,
@@ -50,7 +51,10 @@ class Documents:
         metadata = MetaData()
         seq = Column("seq", Integer, primary_key=True, autoincrement=False)
         columns = columns_like(tables.document, "load_id", "period")
-        self.new = temporary("new_document", metadata, seq, *columns, Column("action", String(16)))
+        invoice_id = tables.document.c.invoice_id.type
+        late = (Column("action", String(16)), Column("staged_invoice", invoice_id))
+        self.new = temporary("new_document", metadata, seq, *columns, *late)
+        self._followed = temporary("followed", metadata, Column("invoice_id", invoice_id, primary_key=True))
         body = [Column(name, tables.document.c[name].type) for name in ("sha256", "uri")]
         self._kept = temporary("new_archived", metadata, *body)
         metadata.create_all(connection, checkfirst=False)
@@ -79,13 +83,12 @@ class Documents:
             return
         new, kept = self.new, self._kept
         Index("cloudbilling_new_document_by_id", new.c.document_id).create(self._connection)
-        Index("cloudbilling_new_archived_by_body", kept.c.sha256).create(self._connection)
         repeated = select(new.c.document_id, func.max(new.c.seq)).group_by(new.c.document_id).having(func.count() > 1)
         for document_id, last in self._connection.execute(repeated).all():
             earlier = and_(new.c.document_id == document_id, new.c.seq < last)
             self._connection.execute(delete(new).where(earlier))
-        where = select(func.min(kept.c.uri)).where(kept.c.sha256 == new.c.sha256).scalar_subquery()
-        self._connection.execute(update(new).values(uri=where))
+        places = select(kept.c.sha256, func.min(kept.c.uri).label("uri")).group_by(kept.c.sha256).subquery()
+        self._connection.execute(update(new).where(new.c.sha256 == places.c.sha256).values(uri=places.c.uri))
         self._dialect.analyze(self._connection, new.c.document_id)
         self._connection.commit()
 
@@ -98,11 +101,11 @@ class Documents:
         new, staged = self.new, self._staged
         if not self._seq and not self._connection.scalar(select(exists().where(self._own))):
             return
-        frozen = self._frozen_ids()
+        self._follow(came)
         if self._seq:
-            self._classify(came, frozen)
+            self._classify()
         listed = select(new.c.document_id).where(new.c.action == "unchanged")
-        of_came = and_(staged.c.invoice_id.in_(came), staged.c.invoice_id.not_in(frozen))
+        of_came = staged.c.invoice_id.in_(select(self._followed.c.invoice_id))
         subject = or_(of_came, self.without_invoice()) if removal else of_came
         self._connection.execute(delete(staged).where(self._own, subject, staged.c.document_id.not_in(listed)))
         if self._seq:
@@ -114,18 +117,27 @@ class Documents:
         """Return the condition that a staged file is the slice's own."""
         return and_(self._staged.c.invoice_id.is_(None), of_slice(self._staged, self._slice))
 
-    def _frozen_ids(self) -> Select[Any]:
-        invoice = self._tables.invoice
-        frozen = and_(of_slice(invoice, self._slice, period=False), is_frozen(self._tables))
-        return select(invoice.c.invoice_id).where(frozen)
+    def _follow(self, came: Select[Any]) -> None:
+        """Note the invoices whose files follow the vendor: those that came and are not posted."""
+        followed = self._followed
+        self._connection.execute(insert(followed).from_select(["invoice_id"], came))
+        self._connection.execute(delete(followed).where(self._is_posted(followed.c.invoice_id)))
+        self._dialect.analyze(self._connection, followed.c.invoice_id)
 
-    def _classify(self, came: Select[Any], frozen: Select[Any]) -> None:
+    def _is_posted(self, invoice_id: Column[Any]) -> ColumnElement[bool]:
+        invoice = self._tables.invoice
+        match = and_(of_slice(invoice, self._slice, period=False), invoice.c.invoice_id == invoice_id)
+        return exists().where(match, is_frozen(self._tables))
+
+    def _classify(self) -> None:
         """Mark every incoming file as new, changed, unchanged, or left out because of its invoice."""
         new, staged = self.new, self._staged
         same = and_(self._own, staged.c.document_id == new.c.document_id)
-        self._mark("left out", and_(new.c.invoice_id.is_not(None), new.c.invoice_id.not_in(came)))
-        self._mark("left out", new.c.invoice_id.in_(frozen))
-        self._mark("left out", exists().where(same, staged.c.invoice_id.in_(frozen)))
+        self._connection.execute(update(new).where(same).values(staged_invoice=staged.c.invoice_id))
+        moves = and_(new.c.staged_invoice.is_not(None), new.c.staged_invoice.is_distinct_from(new.c.invoice_id))
+        followed = select(self._followed.c.invoice_id)
+        self._mark("left out", and_(new.c.invoice_id.is_not(None), new.c.invoice_id.not_in(followed)))
+        self._mark("left out", and_(moves, self._is_posted(new.c.staged_invoice)))
         known = and_(same, new.c.uri.is_(None), new.c.sha256 == staged.c.sha256)
         self._connection.execute(update(new).where(known).values(uri=staged.c.uri))
         columns = ((new.c[name], staged.c[name]) for name in (*Document._fields[1:], "uri"))

@@ -9,6 +9,7 @@ from uuid import uuid4
 from sqlalchemy import (
     Column,
     Connection,
+    Index,
     MetaData,
     Select,
     and_,
@@ -62,6 +63,7 @@ class Findings:
         """Write what is still held."""
         self._stated.flush()
         if self._any:
+            Index("cloudbilling_new_finding_by_invoice", self._new.c.invoice_id).create(self._connection)
             self._dialect.analyze(self._connection, self._new.c.invoice_id)
             self._connection.commit()
 

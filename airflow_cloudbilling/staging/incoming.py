@@ -100,8 +100,8 @@ class Incoming:
             for name, table in parts.items()
         )
         self.protected, self.gone = (
-            temporary(name, metadata, Column("invoice_id", tables.invoice.c.invoice_id.type))
-            for name in ("protected", "gone")
+            temporary(name, metadata, Column("invoice_id", tables.invoice.c.invoice_id.type, primary_key=key))
+            for name, key in (("protected", False), ("gone", True))
         )
         metadata.create_all(connection, checkfirst=False)
         self.documents = Documents(connection, tables, slice_)

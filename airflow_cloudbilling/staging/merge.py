@@ -176,7 +176,10 @@ class Merge:
         )
         missing = select(slices.c.invoice_id).where(of_slice(slices, self.slice), ~came)
         found = self.connection.execute(insert(gone).from_select(["invoice_id"], missing)).rowcount
-        return found - self.revisions.record_withdrawn() if found else 0
+        if not found:
+            return 0
+        self.incoming.dialect.analyze(self.connection, gone.c.invoice_id)
+        return found - self.revisions.record_withdrawn()
 
     def _check_removal(self, removed: int, allowed: Decimal | None) -> None:
         slices = self.tables.slice_invoice
@@ -254,7 +257,7 @@ class Merge:
 
     def _measure(self, merged: Merged) -> None:
         """Read the slice's counts and totals back from the tables."""
-        invoice, slices, document = self.tables.invoice, self.tables.slice_invoice, self.tables.document
+        invoice, slices = self.tables.invoice, self.tables.slice_invoice
         amounts = [invoice.c[name] for name in AMOUNTS.values()]
         # the concatenation keeps PostgreSQL, before it has statistics, from walking the account once for each invoice
         same = (invoice.c[name] == slices.c[name].concat("") for name in ("provider", "account", "kind"))
@@ -273,9 +276,12 @@ class Merge:
                 total = sums.setdefault(currency, [Decimal(0)] * 3)
                 sums[currency] = [exact_sum(t, Decimal(a or 0)) for t, a in zip(total, found, strict=True)]
         merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s), strict=True)) for c, s in sorted(sums.items())}
-        of_member = and_(
-            self._same(document), of_slice(slices, self.slice), slices.c.invoice_id == document.c.invoice_id
-        )
-        files = select(func.count()).select_from(document)
-        own = files.where(self.incoming.documents.without_invoice())
-        merged.documents = sum(self.connection.scalar(q) or 0 for q in (files.join(slices, of_member), own))
+        merged.documents = self._count_documents()
+
+    def _count_documents(self) -> int:
+        """Return the number of files of the slice's invoices, and of its own."""
+        document, slices = self.tables.document, self.tables.slice_invoice
+        of_member = document.c.invoice_id.in_(select(slices.c.invoice_id).where(of_slice(slices, self.slice)))
+        # "or" in one query keeps PostgreSQL, before it has statistics, from walking the slice once for each file
+        which = or_(of_member, self.incoming.documents.without_invoice())
+        return self.connection.scalar(select(func.count()).where(self._same(document), which)) or 0
