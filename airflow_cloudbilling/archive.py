@@ -177,8 +177,10 @@ class _Number(str):
 def without_fields(body: bytes, names: Collection[str]) -> bytes:
     """Return a JSON body without the members of these names, at any depth; the same bytes when there are none.
 
-    :raises ValueError: when the body is not JSON.
+    :raises ValueError: when the body is neither JSON nor empty.
     """
+    if not body.strip():
+        return body
     wanted = {name.casefold() for name in names}
     found = False
 

@@ -7,6 +7,7 @@ import logging
 import ssl
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import quote, unquote, urlencode, urljoin
 
 import httpx
@@ -15,6 +16,7 @@ from airflow_cloudbilling import __version__
 from airflow_cloudbilling.ahead import Asked
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError
 from airflow_cloudbilling.parse.records import json_text
+from airflow_cloudbilling.parse.values import Unreadable
 from airflow_cloudbilling.redaction import Secrets, clean, redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply, Request, Source
@@ -143,8 +145,14 @@ class Transport:
             url += ("&" if "?" in url else "?") + urlencode(sent.params, quote_via=quote, safe="/")
         headers, content = dict(sent.headers), None
         if sent.json is not None:
-            headers, content = {"Content-Type": "application/json", **headers}, json_text(sent.json)
+            headers, content = {"Content-Type": "application/json", **headers}, self._json(sent.json)
         return self._http.stream(sent.method, url, headers=headers, content=content, data=sent.form)
+
+    def _json(self, data: Any) -> str:
+        try:
+            return json_text(data)
+        except Unreadable as error:
+            raise ConfigurationError(f"{error}.", conn_id=self.settings.conn_id, field="data") from None
 
     def _tells(self, path: str) -> bool:
         return any(form.decode() in text for text in (path, unquote(path)) for form in self._secrets.echoes)

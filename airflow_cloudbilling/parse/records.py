@@ -6,7 +6,6 @@ Numbers with a fraction or an exponent are ``Decimal``, others ``int``; of membe
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from json import JSONDecoder
@@ -177,7 +176,7 @@ def decoder(dropped: Collection[str] = (), constants: Callable[[str], Any] | Non
 def json_text(value: Any) -> str:
     """Return JSON with each ``Decimal`` as the number that it is, to the last digit.
 
-    :raises Unreadable: for NaN, infinities and types that JSON does not know.
+    :raises Unreadable: for floats, which are not exact, NaN, infinities and types that JSON does not know.
     """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_quoted(str(name))}: {json_text(each)}" for name, each in value.items()) + "}"
@@ -185,8 +184,10 @@ def json_text(value: Any) -> str:
         return "[" + ", ".join(map(json_text, value)) + "]"
     if isinstance(value, Decimal) and value.is_finite():
         return str(value)
-    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+    if value is None or isinstance(value, (str, int)):
         return _quoted(value)
+    if isinstance(value, float):
+        raise Unreadable(f"expected an exact number, came the float {value!r}; write it as Decimal or text")
     raise Unreadable(f"expected what JSON can hold, came {shown(value)} ({type(value).__name__})")
 
 

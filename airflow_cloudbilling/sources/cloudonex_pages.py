@@ -107,8 +107,8 @@ class Turns:
             )
         if before and (not again or whole != self._previous):
             raise Malformed(
-                f"page {self.number} holds {before} of {page.count} records that came before: the list has shifted while"
-                " it was read, so that others may be missing; run it again"
+                f"page {self.number} holds {before} of {page.count} records that came before: the list has shifted"
+                " while it was read, so that others may be missing; run it again"
             )
         return again
 

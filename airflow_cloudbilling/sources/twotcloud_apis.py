@@ -21,11 +21,11 @@ ENDPOINTS = (
     Endpoint(
         "GET /v2/consolidatedinvoices", 'consolidated_invoices("2026-10")', 'StageInvoicesOperator(kind="consolidated")'
     ),
-    Endpoint("Customers API: list of customers", "customers()", 'ListRecordsOperator(resource="customers")'),
+    Endpoint("Customers API: GET /{version}/customers", "customers()", 'ListRecordsOperator(resource="customers")'),
     Endpoint(
         "Customers API: GET /{version}/{endpoint}",
-        'customers_api("customers")',
-        'ListRecordsOperator(resource="customers:customers")',
+        'customers_api("contacts")',
+        'ListRecordsOperator(resource="customers:contacts")',
     ),
     Endpoint(
         "Customers API: POST /{version}/{endpoint}",
