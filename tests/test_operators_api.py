@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
@@ -269,6 +270,41 @@ def test_what_is_no_file_is_not_kept(shop: Server, tmp_path: Path, body: bytes, 
 
 
 # As Airflow runs them
+
+ENDING = """
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_cloudbilling.operators.api import CreateRecordOperator
+
+class Dies(CreateRecordOperator):
+    def call(self, hook, context):
+        super().call(hook, context)
+        raise RuntimeError("the worker is lost, and with it what the vendor answered")
+
+with DAG("ending", schedule=None):
+    {operator}(
+        task_id="create", conn_id="tiny_default", resource="things", data={{}}, retries=2, retry_delay=timedelta(0),
+        execution_timeout=timedelta(seconds=2),
+    )
+"""
+
+
+@pytest.mark.parametrize(("operator", "seconds"), [("CreateRecordOperator", 6), ("Dies", 0)])
+def test_in_a_dag_a_creation_without_an_end_is_not_tried_again(
+    shop: Server, dags_folder: Path, operator: str, seconds: float
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    def slowly(answer: Answer) -> None:
+        time.sleep(seconds)
+        answer.give(body=b"{}")
+
+    shop.script = slowly
+    file = dags_folder / "ending.py"
+    file.write_text(ENDING.format(operator=operator))
+    (dag,) = DagBag(file).dags.values()
+    assert dag.test().state == "failed"
+    assert len(shop.seen) == 1
 
 
 def test_in_a_dag_arguments_are_templates_and_results_go_on(

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from airflow_cloudbilling.errors import (
     ConfigurationError,
@@ -185,7 +185,7 @@ class CreateRecordOperator(ApiOperator):
             store.set(_SENT, attempt)
         try:
             return plain(hook.create_record(self.resource, self.data))
-        except (InDoubtError, MalformedReplyError) as error:
+        except (InDoubtError, MalformedReplyError, AirflowTaskTimeout) as error:
             self._doubt(str(error))
         except (ConfigurationError, RefusedError, UnavailableError):  # nothing was created
             if store is not None:
