@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -62,10 +63,13 @@ class _Entry(NamedTuple):
         """Return what a text says; nothing when it is garbage, or of the connection as it was before a change."""
         try:
             found = json.loads(text or "null")
-            if found["for"] == owner:
-                return _Entry(str(found["value"]), str(found["lease"]), float(found["until"]))
-        except (ValueError, TypeError, LookupError, RecursionError):
-            pass
+        except (ValueError, RecursionError):
+            return _Entry()
+        if not isinstance(found, dict) or found.get("for") != owner:
+            return _Entry()
+        value, lease, until = (found.get(name) for name in _Entry._fields)
+        if isinstance(value, str) and isinstance(lease, str) and isinstance(until, float) and math.isfinite(until):
+            return _Entry(value, lease, until)
         return _Entry()
 
 

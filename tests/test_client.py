@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import io
+import itertools
 import json
 import logging
 import os
@@ -17,7 +19,7 @@ import threading
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +31,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from tiny import KEY, Answer, Tiny, serving, tiny_settings
+from tiny import KEY, Answer, Tiny, pages, serving, tiny_settings
 
 from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import (
@@ -41,7 +43,7 @@ from airflow_cloudbilling.errors import (
     WaitError,
 )
 from airflow_cloudbilling.model import Notice, Period
-from airflow_cloudbilling.source import Ask, Conversation, Request
+from airflow_cloudbilling.source import Ask, Conversation, Reply, Request
 
 ASK = Ask("purchase", Period.month(2026, 10))
 GET = Request("GET", "x")
@@ -131,6 +133,56 @@ def test_a_stop_iteration_inside_a_conversation_is_no_quiet_end() -> None:
 
     with client("http://127.0.0.1:1") as opened, pytest.raises(RuntimeError):
         list(opened.stream(conversation()))
+
+
+# A reading in parts
+
+
+class Kept:
+    """What an earlier part of the reading was answered, in memory."""
+
+    def __init__(self, *before: str) -> None:
+        self.before = list(before)
+        self.told: list[str] = []
+
+    def answer(self, request: Request) -> Reply | None:
+        if not self.before:
+            return None
+        body = self.before.pop(0).encode()
+        return Reply(request, "https://before", 200, {}, io.BytesIO(body), len(body), "")
+
+    def fresh(self, requests: Iterable[Request]) -> Iterable[Request]:
+        return itertools.islice(requests, len(self.before), None)
+
+    def done(self, reply: Reply) -> None:
+        reply.body.seek(0)
+        self.told.append(reply.body.read().decode())
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_was_answered_before_is_not_asked_again(announced: bool) -> None:
+    kept, seen = Kept("/0", "/1"), []
+    with serving(lambda answer: answer.give(body=answer.path.encode())) as server, client(server.url) as opened:
+        found = list(opened.stream(pages(5, announced=announced), lambda reply: seen.append(reply.url), kept))
+        assert found == [Notice(f"/{number}") for number in range(5)]
+        assert sorted(answer.path for answer in server.seen) == ["/2", "/3", "/4"]
+        assert seen == [f"{server.url}/{number}" for number in (2, 3, 4)]
+        assert kept.told == ["/0", "/1", "/2", "/3"]  # each that another request follows
+
+
+def test_a_reading_that_waits_goes_on_where_it_was() -> None:
+    def script(answer: Answer) -> None:
+        answer.give(429, Retry_After="9") if answer.number == 4 else answer.give(body=answer.path.encode())
+
+    kept = Kept()
+    with serving(script) as server:
+        with client(server.url, defer_after=5) as opened, pytest.raises(WaitError):
+            list(opened.stream(pages(6, announced=False), pages=kept))
+        kept.before, kept.told = kept.told, []
+        with client(server.url) as opened:
+            found = list(opened.stream(pages(6, announced=False), pages=kept))
+        assert found == [Notice(f"/{number}") for number in range(6)]
+        assert [answer.path for answer in server.seen] == ["/0", "/1", "/2", "/3", "/3", "/4", "/5"]
 
 
 # Retries
@@ -463,6 +515,16 @@ def test_a_redirect_elsewhere_is_refused_with_the_fix(location: str) -> None:
             fetch(server.url)
         assert "sig=abc" not in str(caught.value)
         assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "form", [KEY, quote_plus(KEY), quote_plus(KEY).lower(), base64.b64encode(KEY.encode()).decode()]
+)
+def test_a_redirect_to_an_allowed_host_that_would_carry_a_secret_is_refused(form: str) -> None:
+    with serving(lambda answer: answer.give(302, Location=f"https://files.example/x?api_key={form}")) as server:
+        with pytest.raises(RefusedError, match="its address would carry a credential") as caught:
+            fetch(server.url, allowed_hosts=["files.example"])
+        assert form not in str(caught.value)
 
 
 def test_redirects_end() -> None:

@@ -247,10 +247,13 @@ def token_settings(host: str, conn_id: str = "", login: str = "acc", password: s
 
 
 class FileStore:
-    """Keeps texts in files, for processes of this machine."""
+    """Keeps texts in files, for processes of this machine.
 
-    def __init__(self, folder: Path, *, writable: bool = True) -> None:
-        self.folder = folder
+    :param folder: of the files; the environment's ``TINY_STORE`` when Airflow's configuration names the class.
+    """
+
+    def __init__(self, folder: Path | None = None, *, writable: bool = True) -> None:
+        self.folder = folder or Path(os.environ["TINY_STORE"])
         self.writable = writable
 
     def read(self, conn_id: str) -> str | None:
