@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture bench-loader check clean
+.PHONY: help demo ui test test-matrix torture bench-loader bench-pages check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -32,6 +32,9 @@ bench-loader: ## load 300,000 rows into each database, beside executemany and Ai
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.ready
 	@.venv-bench/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
 	@.venv-bench/bin/python benchmarks/loader.py
+
+bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other and eight at once
+	@$(PY) benchmarks/pages.py
 
 check: $(READY) ## lint, formatting, types and who may import whom
 	$(VENV)/bin/ruff check

@@ -66,6 +66,15 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _about(found), ""])
 
 
+def processor_line(own: dict[str, Any]) -> str:
+    """Return the machine and the versions in a sentence."""
+    packages = ", ".join(f"{name} {version}" for name, version in own["packages"].items())
+    return (
+        f"{own['processor']}, {own['cores']} cores shared with the server, {own['memory_gb']} GB; {own['system']}, "
+        f"Python {own['python']}, {packages}; {own['day']}."
+    )
+
+
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
     servers = found["machine"]["servers"]
     return [
@@ -95,11 +104,9 @@ def _megabytes(number: int | None) -> str:
 def _about(found: dict[str, Any]) -> str:
     own, invoices = found["machine"], found["invoices"]
     turns = [number for one in found["results"] for scenario in SCENARIOS for number in one[scenario]["turns"]]
-    packages = ", ".join(f"{name} {version}" for name, version in own["packages"].items())
     return (
         f"{invoices:,} invoices with {invoices * 5:,} lines from memory; rows per second, median of {found['rounds']} "
         f"rounds that took turns (slowest–fastest in thousands); log (WAL, redo) and memory in MB, memory above what "
         f"the process held before. The machine was shared: {min(turns)} to {max(turns)} million turns of an empty "
-        f"loop a second. {own['processor']}, {own['cores']} cores shared with the server, "
-        f"{own['memory_gb']} GB; {own['system']}, Python {own['python']}, {packages}; {own['day']}."
+        f"loop a second. {processor_line(own)}"
     )
