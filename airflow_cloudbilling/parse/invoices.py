@@ -92,6 +92,13 @@ class InvoiceReader:
         self._passed_over = False
         self._nesting.clear()
 
+    def another(self, sha256: str | None) -> InvoiceReader:
+        """Begin with another body of the same list: where its records' values stand need not be worked out again."""
+        self._sha256 = sha256
+        self.outside, self.invoices, self.computed = {}, 0, 0
+        self._begin()
+        return self
+
     def items(self, events: Events) -> Found:
         """Yield each invoice's lines and then the invoice, or the reject, that closes them."""
         for event in events:

@@ -148,11 +148,12 @@ class Store365(Source):
         stated at the end counts only if so many different records have come.
         """
         names, listing, selection = _names(ask, settings), self._question(ask, settings), Selection(ask.period)
+        one_reader = InvoiceReader(names, keep_raw=ask.keep_raw, sha256=None, period=ask.period)
         computed = total = 0
 
         def turn(reply: Reply, paging: Paging) -> Generator[Item, None, bool]:
             nonlocal computed, total
-            reader = InvoiceReader(names, keep_raw=ask.keep_raw, sha256=reply.sha256, period=ask.period)
+            reader = one_reader.another(reply.sha256)
             try:
                 events = read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=ask.keep_raw)
                 yield from selection.items(reader.items(events), lambda: reader.rejected_day)
