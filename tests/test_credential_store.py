@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,24 @@ def test_a_wrong_clock_costs_a_renewal_at_most() -> None:
 # Leases
 
 
+class Slow(Memory):
+    """Takes between 0.1 and 0.2 seconds to write."""
+
+    def write(self, conn_id: str, text: str) -> None:
+        self.writes += 1
+        time.sleep(0.1 + 0.1 / self.writes)
+        self.text = text
+
+
+def test_tasks_that_find_nothing_at_the_same_moment_agree_in_a_slow_store() -> None:
+    vendor, store = TokenVendor(), Slow()
+    with serving(vendor) as server, ThreadPoolExecutor(4) as threads:
+        passwords = [f"key-of-process-{number}" for number in range(4)]
+        settings = [token_settings(server.url, "at_once", password=password) for password in passwords]
+        list(threads.map(lambda one: fetch(one, store, draw=lambda: 0.0), settings))
+        assert vendor.asked == 1
+
+
 def test_a_task_waits_for_the_one_that_holds_the_lease() -> None:
     vendor = TokenVendor()
     with serving(vendor) as server:
@@ -183,12 +202,14 @@ def test_the_lease_of_a_dead_task_ends() -> None:
 
 def test_the_lease_of_a_dead_task_ends_though_its_clock_was_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_token, "LEASE", 1.0)
-    with serving(TokenVendor()) as server:
+    vendor = TokenVendor()
+    with serving(vendor) as server:
         store, fields = stored(server.url)
         store.says(value="", lease="a dead task", until=time.time() + 7200)
         began = time.monotonic()
         fetch(token_settings(**fields), store)
         assert 0.9 < time.monotonic() - began < 5
+        assert store.entry["value"] == vendor.given[1]
 
 
 def test_a_killed_holder_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

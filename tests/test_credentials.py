@@ -106,6 +106,17 @@ def test_a_token_is_replaced_a_margin_before_its_end() -> None:
         assert set(bearers(server)) == vendor.good
 
 
+def test_a_vendor_may_give_the_same_token_again() -> None:
+    vendor = TokenVendor()
+    vendor.good = {"always-the-same-token"}
+    vendor.instead = lambda answer: answer.give(body=b'{"access_token": "always-the-same-token", "expires_in": 0.3}')
+    with serving(vendor) as server, client(token_settings(server.url)) as opened:
+        for _ in range(2):
+            opened.request(GET).body.close()
+            time.sleep(0.3)
+        assert vendor.asked == 2
+
+
 def test_with_one_connection_the_request_for_a_token_comes_through() -> None:
     vendor = TokenVendor()
     with serving(vendor) as server, client(token_settings(server.url, max_connections=1)) as opened:
