@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 def operator(period: str, **arguments: Any) -> StageInvoicesOperator:
     """Return the task as a worker makes it."""
     known = {"conn_id": "cloudonex_default", "staging_conn_id": "erp_staging", "params": {"limit": "2"}}
-    return StageInvoicesOperator(task_id="stage", period=period, **known, **arguments)
+    return StageInvoicesOperator(task_id="stage", period=period, **{**known, **arguments})
 
 
 def context() -> dict[str, Any]:
@@ -97,6 +98,25 @@ def test_a_refusal_for_too_many_requests_is_waited_for_too(
         result, _ = run_on_many_workers(month, defer_after=0)
         assert result["invoices"] == 12
         assert set(pages_asked_for(sandbox).values()) <= {1, 2}  # the refused one is asked for again
+
+
+def test_a_task_of_several_contracts_goes_on_with_the_one_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, erp: Erp, tmp_path: Path
+) -> None:
+    with Sandbox(months=1) as sandbox:
+        connect(sandbox, monkeypatch, conn_id="orange_cloudstore_default")
+        refused = {"status": 429, "headers": {"Retry-After": "1"}, "times": 1}
+        sandbox.inject("status", match="/file", after=9, **refused)  # six files are the first contract's
+        archive = str(tmp_path / "raw")
+        month, own = sandbox.months[-1], {"conn_id": "orange_cloudstore_default", "params": {}}
+        result, parts = run_on_many_workers(month, defer_after=0, archive=archive, **own)
+        assert (parts, result["invoices"], result["documents"]) == (2, 12, 12)
+        truth = sandbox.truth("orange_cloudstore", "purchase", month)
+        assert staged_sums(erp, "orange_cloudstore", "purchase", month) == expected_sums(truth)
+        assert statuses(erp) == ["committed", "committed"]
+        lists = [seen for seen in sandbox.requests if seen.path.endswith("/documents")]
+        assert len(lists) == 2, "neither contract's list was asked for again"
+        assert all(uri for (uri,) in rows(erp, "document", "uri"))
 
 
 def spend_all(url: str, key: str) -> None:

@@ -60,9 +60,11 @@ class StageInvoicesOperator(LoadOperator):
         self._client: Client | None = None
         self._loading: Load | None = None
         self._killed = False
+        self._waited = False
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Take up the load that a wait interrupted, and return what :meth:`execute` returns."""
+        self._waited = True  # slices that were committed before the wait are done
         return self._run(context)
 
     def on_kill(self) -> None:
@@ -88,7 +90,7 @@ class StageInvoicesOperator(LoadOperator):
                 if self._killed:
                     client.abort()
                 for slice_ in self._slices(hook, client, ask):
-                    done = staging.ledger.committed_by(run, slice_)  # before a wait
+                    done = staging.ledger.committed_by(run, slice_) if self._waited else None
                     yield done or self._load(hook, client, ask, staging.load(slice_, run, rules), archive)
         except WaitError as wait:
             self._wait(wait)
@@ -125,7 +127,7 @@ class StageInvoicesOperator(LoadOperator):
         slice_, dropped = load.slice, hook.source.dropped_fields
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
         own = replace(ask, kind=slice_.kind, account=slice_.account)
-        with load, closing(WaitingPages(load, dropped)) as pages:
+        with load, closing(WaitingPages(load, dropped, archive)) as pages:
             self._loading = load
             try:
                 conversation = hook.source.invoices(own, hook.settings)

@@ -17,6 +17,7 @@ from airflow_cloudbilling.spool import IN_MEMORY
 from airflow_cloudbilling.staging.spool import PIECE, SpooledPage
 
 if TYPE_CHECKING:
+    from airflow_cloudbilling.archive import Archive
     from airflow_cloudbilling.staging.loader import Load
 
 
@@ -27,10 +28,12 @@ class WaitingPages:
     loads never wait, and then nothing is written.
 
     :param dropped_fields: names of JSON members that nobody may store.
+    :param archive: keeps answers from before the wait too, so that documents know where.
     """
 
-    def __init__(self, load: Load, dropped_fields: Collection[str] = ()) -> None:
+    def __init__(self, load: Load, dropped_fields: Collection[str] = (), archive: Archive | None = None) -> None:
         self._load = load
+        self._archive = archive
         self._dropped = dropped_fields
         self._before: dict[str, deque[SpooledPage]] = {}
         for page in load.ledger.spooled(load.load_id):
@@ -50,8 +53,10 @@ class WaitingPages:
             body.write(piece)
         body.seek(0)
         headers = json.loads(page.headers)
-        self._told = Reply(request, page.url, page.status, headers, body, page.size, page.sha256)
-        return self._told
+        self._told = reply = Reply(request, page.url, page.status, headers, body, page.size, page.sha256)
+        if self._archive:
+            self._load.archived(reply.sha256, self._archive.put(reply))
+        return reply
 
     def fresh(self, requests: Iterable[Request]) -> Iterator[Request]:
         """Return the requests that were not answered before the wait."""
