@@ -154,6 +154,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 128  # many connect at once; with the five of the class some would wait a second
 
     def __init__(self, script: Callable[[Answer], None]) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
