@@ -576,6 +576,9 @@ def test_the_command_prints_connections_and_ends_on_sigterm() -> None:
         (["--last-month", "2026-13"], "not a month", 2),
         (["--faults", "nonsense"], "is none of status", 2),
         (["--months", "0"], "not within", 2),
+        (["--set", "contract=3"], "none of registered_ip, contracts", 2),
+        (["--set", "rate_limit=few"], "a value such as 1000", 2),
+        (["--set", "cloudonex_style=odd"], "odd", 2),
     ],
 )
 def test_the_command_says_what_it_takes(

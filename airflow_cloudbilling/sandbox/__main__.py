@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import signal
 import sys
 import threading
+from dataclasses import fields
 from datetime import date
+from typing import Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.sandbox import control, faults
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.twotcloud import EMPTY_SHAPES
+from airflow_cloudbilling.sandbox.vendor import Options
 
+SETTINGS = {
+    setting.name: setting.default
+    for setting in fields(Options)
+    if setting.name
+    not in ("seed", "months", "invoices", "last_month", "huge_invoice_mb", "strict_versions", "empty_shape")
+}
 EXAMPLES = """
 examples:
   python -m airflow_cloudbilling.sandbox --port 8765 --export
@@ -23,6 +33,8 @@ examples:
       the first two requests fail; --faults may be given more than once
   python -m airflow_cloudbilling.sandbox --faults '{"fault": "cut", "match": "/v2/invoices", "at": 5000, "times": null}'
       every answer about invoices ends after 5000 bytes
+  python -m airflow_cloudbilling.sandbox --set rate_limit=20 --set rate_window=10 --set cloudonex_style=meta
+      CloudOnex allows 20 requests in 10 seconds and answers with page counts
 
 while it runs (URL is the printed address):
   curl -d '[{"fault": "status", "status": 429, "headers": {"Retry-After": "3"}}]' URL/_sandbox/faults
@@ -69,6 +81,7 @@ def _sandbox(given: argparse.Namespace) -> Sandbox:
         huge_invoice_mb=given.huge_invoice_mb,
         strict_versions=not given.allow_mixed_versions,
         empty_shape=given.empty_shape,
+        **dict(given.set),
     )
 
 
@@ -90,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--empty-shape", choices=EMPTY_SHAPES, default="list", help="how a month without invoices looks [%(default)s]")
     add("--allow-mixed-versions", action="store_true", help="do not refuse a second version of an API")
     add("--faults", action="append", default=[], metavar="SPEC", help="KIND:key=value,…, JSON, or @FILE with JSON")
+    add("--set", action="append", default=[], type=_setting, metavar="NAME=VALUE", help=f"one of {', '.join(SETTINGS)}")
     add("--export", action="store_true", help="print 'export' before each connection")
     return parser
 
@@ -99,10 +113,10 @@ def _show(sandbox: Sandbox, *, export: bool) -> None:
     for name, value in sandbox.environment().items():
         print(f"{'export ' if export else ''}{name}={shlex.quote(value)}")
     print("# What staging must hold, credit notes negative:")
-    print(f"# {'vendor':12} {'kind':13} {'month':8} {'invoices':>8} {'lines':>7}  gross by currency", flush=True)
+    print(f"# {'vendor':17} {'kind':13} {'month':8} {'invoices':>8} {'lines':>7}  gross by currency", flush=True)
     for row in control.truth_table(sandbox):
         totals = ", ".join(f"{currency} {sums['gross']:f}" for currency, sums in row["totals"].items())
-        where = f"{row['vendor']:12} {row['kind']:13} {row['month']:8}"
+        where = f"{row['vendor']:17} {row['kind']:13} {row['month']:8}"
         print(f"# {where} {row['invoices']:8} {row['lines']:7}  {totals}", flush=True)
     print("# Ready.", flush=True)
 
@@ -111,6 +125,18 @@ def _count(text: str) -> int:
     if not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"{text} is not within 1 and 1000000")
     return int(text)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read one of the settings that have no option of their own, in the type of its default."""
+    name, _, value = text.partition("=")
+    if name not in SETTINGS:
+        raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(SETTINGS)}")
+    kind = type(SETTINGS[name])
+    try:
+        return name, kind(json.loads(value)) if kind in (int, float, bool) else value
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"{name} wants a value such as {json.dumps(SETTINGS[name])}") from None
 
 
 def _month(text: str) -> date:
