@@ -107,6 +107,11 @@ def test_what_cannot_be_asked_is_an_error_before_any_request(
         next(SOURCE.invoices(Ask(**{"kind": "sales", "period": OCTOBER, **ask}), settings(**extra)))
 
 
+def test_the_test_button_refuses_a_currency_that_the_import_would() -> None:
+    with pytest.raises(ConfigurationError, match="field 'default_currency'"):
+        SOURCE.probe(settings(default_currency="EURO"))
+
+
 def test_single_records_are_plural_or_singular() -> None:
     for style, one, new in (("plural", "invoices/7", "invoices"), ("singular", "invoice/7", "invoice")):
         s = settings(resource_style=style)
@@ -180,6 +185,8 @@ def test_what_is_no_failure_is_not_taken_for_one() -> None:
 def test_a_post_whose_answer_says_nothing_is_in_doubt_and_an_empty_one_is_done() -> None:
     assert isinstance(judged("<b>Warning</b>", request=POST).error, InDoubtError)
     assert isinstance(judged("", 201, request=POST), Ok)
+    assert isinstance(judged("", 200, request=replace(POST, method="PUT")), Ok)
+    assert isinstance(judged("", 200, request=POST).error, InDoubtError)  # what a PHP script that died answers
     assert isinstance(judged('{"success": false}', request=POST).error, RefusedError)
 
 

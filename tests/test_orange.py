@@ -290,13 +290,13 @@ def test_a_document_that_is_listed_twice_counts_once() -> None:
 
 
 def test_files_are_announced_and_asked_for_one_by_one() -> None:
-    ids = ["a", "b/../c", "..", "ö?x=1#y"]
+    ids = ["a", "b/../c", "..", "ö?x=1#y", "n\x00ul", "\ud800"]
     ask = Ask("purchase", OCTOBER, account="OCB1", params={"zipped": "0"})
     rows = [{"id": each, "period": "202610"} for each in ids]
-    requests, items = asked(SOURCE.invoices(ask, settings()), rows, *[PDF] * 4)
+    requests, items = asked(SOURCE.invoices(ask, settings()), rows, *[PDF] * len(ids))
     (ahead,) = (i for i in items if isinstance(i, Ahead))
     assert list(ahead.requests) == requests[1:]
-    names = ("a", "b%2F..%2Fc", "%2E%2E", "%C3%B6%3Fx%3D1%23y")
+    names = ("a", "b%2F..%2Fc", "%2E%2E", "%C3%B6%3Fx%3D1%23y", "n%00ul", "%ED%A0%80")
     assert [r.path for r in requests[1:]] == [f"/cloud/b2b/v1/documents/{name}/file" for name in names]
     assert requests[0].params == {"documentType": "invoices"}
     assert requests[1].params == {"zipped": "0"}

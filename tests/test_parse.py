@@ -231,6 +231,12 @@ def test_sums_are_exact_over_many_lines() -> None:
     assert lines.complete(None, None, None) == ("250", "0.0000000025", "250.0000000025", "computed")
 
 
+def test_differences_of_38_digits_are_not_rounded_to_28() -> None:
+    net = f"{'1' * 26}.123456789012"
+    assert RunningSum().complete(net, None, net) == (net, "0", net, "computed")
+    assert RunningSum().complete(None, net, f"{'2' * 26}.246913578024").net == net
+
+
 def test_a_sum_that_cannot_be_staged_is_a_rejected_record() -> None:
     lines = RunningSum()
     lines.add("9" * 26, "1")

@@ -93,7 +93,7 @@ class RunningSum:
 
 
 def _minus(whole: str, part: str | None) -> Decimal:
-    return exact_sum(Decimal(whole), -Decimal(part or 0))
+    return exact_sum(Decimal(whole), Decimal(part or 0).copy_negate())  # a minus sign would round to 28 digits
 
 
 def _text(amount: Decimal | None) -> str | None:

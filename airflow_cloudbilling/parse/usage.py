@@ -145,7 +145,7 @@ class UsageReader:
 
 
 def _difference(full: str, discounted: str) -> str:
-    return "0" if full == discounted else canonical(exact_sum(Decimal(full), -Decimal(discounted)))
+    return "0" if full == discounted else canonical(exact_sum(Decimal(full), Decimal(discounted).copy_negate()))
 
 
 def _rows(content: IO[str]) -> Iterator[tuple[int, Sequence[str], list[str]]]:

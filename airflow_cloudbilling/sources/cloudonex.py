@@ -83,7 +83,11 @@ class CloudOnex(Source):
         return answers.verdict(reply, settings)
 
     def probe(self, settings: Settings) -> Request:
-        """Return a question for one invoice."""
+        """Return a question for one invoice.
+
+        :raises ConfigurationError: for a field that would fail the import.
+        """
+        default_currency(settings)
         return request_of("GET", "invoices", settings, {"page": "1", "limit": "1"})
 
     def invoices(self, ask: Ask, settings: Settings) -> Conversation:

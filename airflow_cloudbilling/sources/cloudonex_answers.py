@@ -57,8 +57,9 @@ def shown_path(request: Request) -> str:
 
 def _of_good_status(reply: Reply, settings: Settings) -> Verdict:
     asked = f"{reply.request.method} {shown_path(reply.request)}"
-    if not reply.request.safe and not reply.head(1):
-        return Ok()  # done, and nothing to say about it
+    silent = not reply.request.safe and not reply.head(1)
+    if silent and (reply.request.method != "POST" or reply.status != 200):
+        return Ok()  # done, and nothing to say about it; but a PHP script that dies answers 200 with nothing, too
     try:
         failed = None if reply.status == 204 else checked(reply)
     except Malformed as error:

@@ -218,11 +218,11 @@ def _sums(values: Mapping[str, str | None]) -> dict[str, str | None]:
     )
     found: dict[str, str | None] = {}
     if net is not None and gross is not None and discount:
-        less = exact_sum(net, -discount)
+        less = exact_sum(net, discount.copy_negate())
         if exact_sum(less, tax or Decimal(0)) == gross:
             found["net_amount"] = canonical(less)
     if values["payable_amount"] is None and gross is not None and paid is not None:
-        found["payable_amount"] = canonical(exact_sum(gross, -paid))
+        found["payable_amount"] = canonical(exact_sum(gross, paid.copy_negate()))
     return found
 
 
@@ -233,6 +233,6 @@ def _line_net(line: Mapping[str, str | None]) -> str | None:
         return stated
     try:
         product = exact_product(Decimal(quantity), Decimal(price))
-        return canonical(exact_sum(product, -Decimal(line["discount"] or 0)))
+        return canonical(exact_sum(product, Decimal(line["discount"] or 0).copy_negate()))
     except ValueError:  # more decimals than can be staged: nobody has said how to round
         return stated

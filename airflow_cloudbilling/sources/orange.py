@@ -184,7 +184,7 @@ class OrangeCloudStore(Source):
                     wanted.append(found)
                 else:
                     yield found
-            downloads = [self._file(one.document_id, contract, params, settings) for one in wanted]
+            downloads = [self._file(one.asked_as, contract, params, settings) for one in wanted]
             yield Ahead(downloads)
             for one, request in zip(wanted, downloads, strict=True):
                 reply = yield request
@@ -297,4 +297,4 @@ def _without(params: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _quoted(name: str) -> str:
     """Return a path's part that stays one: no slash, and no dots that mean another folder."""
-    return quote(name, safe="") if name.strip(".") else "%2E" * len(name)
+    return quote(name, safe="", errors="surrogatepass") if name.strip(".") else "%2E" * len(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, RecordError
@@ -22,6 +22,7 @@ from airflow_cloudbilling.parse import (
     currency,
     day,
     flatten,
+    fold,
     identifier,
     shown,
     text,
@@ -82,11 +83,13 @@ def types_of(ask: Ask) -> Sequence[str]:
 class Listed(NamedTuple):
     """A document of the period, as the list has it.
 
+    :param asked_as: the id as the vendor wrote it, which its file is asked for by; staging may not keep all of it.
     :param month: the one that it bills.
     :param mapped: what the user's ``field_map`` found in the list's record.
     """
 
     document_id: str
+    asked_as: str
     document_type: str
     filename: str | None
     month: Period
@@ -149,7 +152,13 @@ class Lists:
             mapped = {name: value for name, value in values if value is not None and name in self._map}
         except (RecordError, Unreadable) as error:
             raise RecordError(getattr(error, "reason", str(error)), invoice_id=document_id) from None
-        return Listed(document_id, document_type, filename, month, mapped, _raw(record))
+        return Listed(
+            document_id, _as_written(record, document_id), document_type, filename, month, mapped, _raw(record)
+        )
+
+
+def _as_written(record: Mapping[str, Any], document_id: str) -> str:
+    return next((value for name, value in record.items() if fold(name) == "id" and isinstance(value, str)), document_id)
 
 
 def _month(period: str | None, created: str | None) -> Period:
