@@ -119,6 +119,20 @@ def test_a_task_of_several_contracts_goes_on_with_the_one_where_it_was(
         assert all(uri for (uri,) in rows(erp, "document", "uri"))
 
 
+@pytest.mark.parametrize("erp", ["sqlite"], indirect=True)
+def test_files_that_were_read_before_the_wait_are_not_sent_for_early_either(
+    monkeypatch: pytest.MonkeyPatch, erp: Erp
+) -> None:
+    with Sandbox(months=1) as sandbox:
+        connect(sandbox, monkeypatch, conn_id="orange_cloudstore_default", max_connections=1)
+        sandbox.inject("status", match="/file", after=9, status=429, headers={"Retry-After": "1"}, times=1)
+        own = {"conn_id": "orange_cloudstore_default", "params": {}}
+        result, parts = run_on_many_workers(sandbox.months[-1], defer_after=0, **own)
+        assert (parts, result["invoices"]) == (2, 12)
+        asked = Counter(seen.path for seen in sandbox.requests if seen.path.endswith("/file"))
+        assert [asked[path] for path in [*asked][:9]] == [1] * 9
+
+
 def spend_all(url: str, key: str) -> None:
     """Use the window up, as another program with the same key would."""
     from urllib.request import Request, urlopen

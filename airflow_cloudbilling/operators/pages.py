@@ -38,6 +38,7 @@ class WaitingPages:
         self._before: dict[str, deque[SpooledPage]] = {}
         for page in load.ledger.spooled(load.load_id):
             self._before.setdefault(page.request_key, deque()).append(page)
+        self._answered = frozenset(self._before)
         self._told: Reply | None = None
         self._file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - close() does
         self._read: list[SpooledPage] = []  # their bodies are empty, they stand in the file one after the other
@@ -59,8 +60,11 @@ class WaitingPages:
         return reply
 
     def fresh(self, requests: Iterable[Request]) -> Iterator[Request]:
-        """Return the requests that were not answered before the wait."""
-        return (request for request in requests if not self._before.get(request_key(request)))
+        """Return the requests that were not answered before the wait, whether :meth:`answer` was asked for them or not.
+
+        They are read one by one while the conversation goes on, so that what is left to answer would not say it.
+        """
+        return (request for request in requests if request_key(request) not in self._answered)
 
     def done(self, reply: Reply) -> None:
         """Take over a page that was read."""
