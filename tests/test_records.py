@@ -115,6 +115,12 @@ def test_json_is_written_to_the_last_digit() -> None:
             json_text([bad])
 
 
+def test_half_a_surrogate_pair_stays_escaped_and_can_be_written() -> None:
+    record = value(r'{"a\ud800": "\ud800 \u00fc", "b": "\u00fc"}')
+    assert json_text(record) == '{"a\\ud800": "\\ud800 \\u00fc", "b": "ü"}'
+    assert json_text(record).encode()
+
+
 def test_forms_are_phps() -> None:
     items = [{"description": "A & B", "amount": Decimal("1E+2"), "qty": 1}, {"taxed": True, "note": None}]
     assert form_encoded({"customer_id": 123, "items": items}) == {

@@ -11,6 +11,7 @@ from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.parse.events import CLOSE, LARGEST_VALUE, LEAF, OPEN, Event, Events, Malformed, Shape
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding, Values
+from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
 from airflow_cloudbilling.parse.values import shown, text
 
@@ -202,7 +203,7 @@ class InvoiceReader:
         if any(raw.startswith("<") for _, raw in self._raws):
             name = self._names.shape.lists[0].removesuffix("s")
             return f"<{name}>{''.join(raw for _, raw in self._raws)}</{name}>"
-        return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {raw}" for name, raw in self._raws) + "}"
+        return "{" + ", ".join(f"{json_text(name)}: {raw}" for name, raw in self._raws) + "}"
 
 
 def refuse_failure(reader: InvoiceReader) -> None:

@@ -218,7 +218,18 @@ def _form_fields(name: str, value: Any) -> Iterator[tuple[str, str]]:
         raise Unreadable(f"{name}: expected a text or a number, came {shown(value)} ({type(value).__name__})")
 
 
-_quoted = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_escaped = json.JSONEncoder(allow_nan=False).encode
+
+
+def _quoted(value: str | int | None) -> str:
+    """Return a JSON scalar; half a surrogate pair, which no file and no database takes, stays escaped."""
+    found = _plain(value)
+    try:
+        found.isascii() or found.encode()
+    except UnicodeEncodeError:
+        return _escaped(value)
+    return found
 
 
 def _value(buffer: Buffer) -> Any:
