@@ -35,27 +35,39 @@ def bag() -> Any:
     return DagBag(EXAMPLES)
 
 
-def staged_sums(path: Path) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
-    """Return (kind, month, currency) → invoices and their gross sum, as staged."""
-    sums: dict[tuple[str, str, str], tuple[int, Decimal]] = {}
+Sums = dict[tuple[str, str, str, str], tuple[int, Decimal]]
+
+
+def staged_sums(path: Path) -> Sums:
+    """Return (vendor, kind, month, currency) → invoices and their gross sum, as staged."""
+    sums: Sums = {}
     with sqlite3.connect(path) as connection:
-        for kind, period, currency, gross in connection.execute(
-            "SELECT kind, slice_period, currency, gross_amount FROM cloudbilling_invoice"
+        for provider, kind, period, currency, gross in connection.execute(
+            "SELECT provider, kind, slice_period, currency, gross_amount FROM cloudbilling_invoice"
         ):
-            key = (kind, Period.parse(period).key, currency)
+            key = (provider, kind, Period.parse(period).key, currency)
             count, total = sums.get(key, (0, Decimal(0)))
             sums[key] = (count + 1, total + Decimal(gross))
     return sums
 
 
-def true_sums(vendor: Any, *months: str) -> dict[tuple[str, str, str], tuple[int, Decimal]]:
+def true_sums(vendor: Any, *months: str, providers: tuple[str, ...] = ("twotcloud",)) -> Sums:
     """Return the same from the sandbox's books."""
     return {
-        (kind, month, currency): (truth.invoices, truth.gross)
-        for kind in KINDS
+        (provider, kind, month, currency): (truth.invoices, truth.gross)
+        for provider in providers
+        for kind in IMPORTS[f"{provider}_default"]
         for month in months
-        for currency, truth in vendor.truth("twotcloud", kind, month).items()
+        for currency, truth in vendor.truth(provider, kind, month).items()
     }
+
+
+@pytest.fixture
+def vendor(vendor: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Leave one vendor's connection: whatever holds for it holds for the others."""
+    for conn_id in IMPORTS.keys() - {"twotcloud_default"}:
+        monkeypatch.delenv(f"AIRFLOW_CONN_{conn_id.upper()}")
+    return vendor
 
 
 @pytest.mark.matrix
@@ -85,6 +97,15 @@ def test_a_partition_stages_its_month_and_the_one_before(vendor, staging, run_da
         assert Period.parse(main["period"]) == Period.parse(last)
         ((earlier,),) = [result["slices"] for result in results[f"look_back_twotcloud_default_{kind}"]]
         assert Period.parse(earlier["period"]) == Period.parse(before)
+
+
+def test_every_vendor_whose_connection_exists_is_imported(cloudbilling_sandbox, staging, run_dag, monkeypatch):
+    for name, value in cloudbilling_sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    last = cloudbilling_sandbox.months[-1]
+    run_dag(MONTHLY, partition_key=last, lookback_months=0)
+    providers = tuple(conn_id.removesuffix("_default") for conn_id in IMPORTS)
+    assert staged_sums(staging) == true_sums(cloudbilling_sandbox, last, providers=providers)
 
 
 def test_each_month_staged_is_told_under_its_own_partition(vendor, staging, run_dag):
@@ -148,5 +169,5 @@ def test_airflows_own_command_runs_it(vendor, staging):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert staged_sums(staging) == true_sums(vendor, before, last)
-    (password,) = {connection["password"] for connection in vendor.connections().values()}
-    assert password not in done.stdout + done.stderr
+    passwords = {connection["password"] for connection in vendor.connections().values()}
+    assert not any(password in done.stdout + done.stderr for password in passwords)
