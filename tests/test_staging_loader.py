@@ -251,6 +251,19 @@ def test_what_texts_hold_is_kept_to_the_character(staging: Staging, erp: Erp) ->
     assert {r[0] for r in rows(erp, "invoice", "seller_name")} == set(names)
 
 
+def test_characters_that_separate_values_on_the_way_end_neither_value_nor_row(staging: Staging, erp: Erp) -> None:
+    texts = ["\x1d'", "'\x1d'", "a\x1db", "\\\x1d", "", None]
+    lines = [InvoiceLine(line_id=text, raw=text) for text in texts]
+    load(staging, [*lines, Invoice("INV-1", seller_name="'\x1d")])
+    assert rows(erp, "invoice_line", "line_number, line_id, raw") == [(n, t, t) for n, t in enumerate(texts, 1)]
+    load(staging, [InvoiceLine(line_id="a\x1fb"), InvoiceLine(raw="a\x1eb\0c"), Invoice("INV-1", status="\x1f")])
+    assert rows(erp, "invoice_line", "line_number, line_id, raw") == [
+        (1, "a\ufffdb", None),
+        (2, None, "a\ufffdb\ufffdc"),
+    ]
+    assert rows(erp, "invoice", "status") == [("\ufffd",)]
+
+
 def test_keys_compare_by_byte(staging: Staging, erp: Erp) -> None:
     names = ["a", "A", "ä", "a\u0308", "ａ", "ß", "ss"]
     load(staging, [Invoice(name, currency="EUR") for name in names])

@@ -6,28 +6,28 @@ import marshal
 import tempfile
 from collections.abc import Collection, Iterator
 
-from airflow_cloudbilling.staging.rows import Row
+Group = tuple[int, bytes]  # the ordinal of an invoice, and rows of some of its lines as a block
 
 
 class HeldBack:
-    """A file of batches of rows without a name, gone with the process; the first value of a row is its invoice."""
+    """A file of batches of rows without a name, gone with the process."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 — closed with the load
         self.empty = True
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, groups: list[Group]) -> None:
         """Keep a batch."""
-        marshal.dump(rows, self._file)
+        marshal.dump(groups, self._file)
         self.empty = False
 
-    def of(self, seqs: Collection[str]) -> Iterator[list[Row]]:
+    def of(self, seqs: Collection[int]) -> Iterator[list[Group]]:
         """Yield, batch by batch, the rows of some invoices."""
         end = self._file.tell()
         self._file.seek(0)
         while self._file.tell() < end:
-            rows: list[Row] = marshal.load(self._file)  # noqa: S302 — written by this very process
-            yield [row for row in rows if row[0] in seqs]
+            groups: list[Group] = marshal.load(self._file)  # noqa: S302 — written by this very process
+            yield [group for group in groups if group[0] in seqs]
 
     def close(self) -> None:
         """Give the disk space back."""

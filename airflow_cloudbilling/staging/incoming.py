@@ -6,9 +6,9 @@ meet when the load is merged.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -24,56 +24,28 @@ from sqlalchemy import (
     update,
 )
 
-from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax, Slice
+from airflow_cloudbilling.model import Invoice, InvoiceTax, Slice
 from airflow_cloudbilling.staging.columns import INVOICE_AMOUNTS
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.documents import Documents
 from airflow_cloudbilling.staging.findings import Findings
-from airflow_cloudbilling.staging.held_back import HeldBack
 from airflow_cloudbilling.staging.ledger import of_slice
-from airflow_cloudbilling.staging.rows import Row
+from airflow_cloudbilling.staging.lines import LINE_ROW, NEGATED, Lines, negated, turned
+from airflow_cloudbilling.staging.rows import COLUMN, ROW, Row, is_clean, joined, row_of
 from airflow_cloudbilling.staging.tables import Tables
 from airflow_cloudbilling.staging.temporary import Batch, columns_like, temporary
 
-NEGATED = ("quantity", "discount", "net_amount", "tax_amount")  # unit prices stay: BR-27 wants them not negative
 _NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
-_MODULUS = 1 << 256
 _INVOICE = Invoice._fields[: Invoice._fields.index("sign")]  # ends with what does not count: raw, source_sha256
-_INVOICE_ROW = ("seq", *_INVOICE, "line_count", "content_hash", "sign", "action")
-_LINE_ROW = ("seq", "line_number", *InvoiceLine._fields)
+_INVOICE_ROW = (*_INVOICE, "line_count", "content_hash", "sign", "action", "seq")
 _TAX_ROW = ("seq", "tax_number", *InvoiceTax._fields)
-_LINE_RAW, _INVOICE_RAW = InvoiceLine._fields.index("raw"), Invoice._fields.index("raw")
+_RAW = Invoice._fields.index("raw")
 
 
-def _digest(values: Iterable[str | None]) -> bytes:
-    """Return SHA-256 over values, told apart by a separator that no text of ours contains."""
-    joined = "\x1f".join(["\0" if value is None else value for value in values])
-    return sha256(joined.encode()).digest()
-
-
-def _negated(amount: str | None) -> str | None:
-    if amount is None or amount == "0":
-        return amount
-    return amount[1:] if amount[0] == "-" else f"-{amount}"
-
-
-class LineHash:
-    """A hash over a multiset of lines: the order in which the vendor sends them does not matter, nor their number."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = 0
-
-    def add(self, line: InvoiceLine) -> None:
-        """Take in one line; what the vendor sent verbatim does not count."""
-        self.count += 1
-        self._sum += int.from_bytes(_digest(line[:_LINE_RAW]), "big")
-
-    def with_header(self, invoice: Invoice) -> str:
-        """Return the content hash of the invoice with the lines so far, as hex."""
-        taxes = sorted(_digest(tax).hex() for tax in invoice.taxes)
-        lines = (str(self.count), str(self._sum % _MODULUS))
-        return _digest([*cast(Row, invoice[:_INVOICE_RAW]), str(invoice.sign), *lines, *taxes]).hex()
+def _content_hash(invoice: Invoice, *parts: bytes) -> str:
+    """Return the hash of an invoice's parts, its sign and its taxes."""
+    taxes = sorted([sha256(joined(tax)).digest() for tax in invoice.taxes])
+    return sha256(COLUMN.join((*parts, b"%d" % invoice.sign, *taxes))).hexdigest()
 
 
 class Incoming:
@@ -106,50 +78,47 @@ class Incoming:
         metadata.create_all(connection, checkfirst=False)
         self.documents = Documents(connection, tables, slice_)
         self.findings = Findings(connection, tables, slice_)
-        self._again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
+        again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
         connection.commit()
-        self._lines = Batch(connection, self.line, _LINE_ROW)
         self._invoices = Batch(connection, self.invoice, _INVOICE_ROW)
         self._taxes = Batch(connection, self.tax, _TAX_ROW)
+        to_lines = Batch(connection, self.line, LINE_ROW)
+        self._lines = Lines(to_lines.send, self._unchanged if again else None)
+        self.add_line = self._lines.add
         self._asked = 0  # the last invoice that was compared with what is staged
-        self._held_back = HeldBack()
-        self._seq = 1
-        self._hash = LineHash()
         self.negative = False
         self.invoices = 0
         self.lines = 0
 
-    def add_line(self, line: InvoiceLine) -> None:
-        """Take in one line of the invoice that is still to come."""
-        self._hash.add(line)
-        self._put(self._lines, line.raw, (str(self._seq), str(self._hash.count), *line))
-
     def add_invoice(self, invoice: Invoice) -> None:
         """Take in an invoice; the lines since the one before are its own."""
-        content_hash, count = self._hash.with_header(invoice), self._hash.count
-        values = cast(Row, invoice[: len(_INVOICE)])  # the fields before sign are texts
-        taxes = invoice.taxes
+        values: Row = invoice[:_RAW]  # type: ignore[assignment] # the fields before sign are texts
+        content, taxes, seq = joined(values), invoice.taxes, str(self._lines.seq)
+        lines, hashes = self._lines.content()
+        content_hash = _content_hash(invoice, content, b"%d" % lines, hashes)
         if invoice.sign < 0:
-            self.negative = self.negative or count > 0
-            pairs = zip(_INVOICE, values, strict=True)
-            values = tuple(_negated(value) if name in INVOICE_AMOUNTS else value for name, value in pairs)
-            taxes = tuple(InvoiceTax(t[0], t[1], _negated(t.taxable_amount), _negated(t.tax_amount)) for t in taxes)
-        late = (str(count), content_hash, str(invoice.sign), "new")
-        self._put(self._invoices, invoice.raw, (str(self._seq), *values, *late))
-        self._add_taxes(taxes)
+            self.negative = self.negative or lines > 0
+            pairs = zip(_INVOICE[:_RAW], values, strict=True)
+            values = tuple(negated(value) if name in INVOICE_AMOUNTS else value for name, value in pairs)
+            content = joined(values)
+            taxes = tuple(InvoiceTax(t[0], t[1], negated(t.taxable_amount), negated(t.tax_amount)) for t in taxes)
+        late = (invoice.raw, invoice.source_sha256, str(lines), content_hash, str(invoice.sign), "new", seq)
+        row = COLUMN.join((content, joined(late)))
+        self._put(self._invoices, row if is_clean(row, 1, len(_INVOICE_ROW)) else row_of((*values, *late)))
+        for number, tax in enumerate(taxes, 1):
+            self._put(self._taxes, (seq, str(number), *tax))
         self.invoices += 1
-        self.lines += count
+        self.lines += lines
         self.next()
 
     def next(self) -> None:
         """Begin the next invoice; lines that no invoice claimed are left behind and never merged."""
-        self._seq += 1
-        self._hash = LineHash()
+        self._lines.next()
 
     def finish(self) -> None:
         """Write what is still held, and negate the lines of credit notes that the vendor states as positive."""
         for batch in (self._lines, self._invoices, self._taxes):
-            self._flush(batch)
+            batch.flush()
         self.documents.finish()
         self.findings.finish()
         Index("cloudbilling_new_invoice_by_id", self.invoice.c.invoice_id).create(self.connection)
@@ -160,7 +129,7 @@ class Incoming:
     def send_held_back(self) -> None:
         """Send, during the merge, the lines of invoices that somebody else has changed since they were held back."""
         new, line = self.invoice, self.line
-        if self._held_back.empty:
+        if self._lines.held_back.empty:
             return
         sent = select(line.c.seq, func.count().label("lines")).group_by(line.c.seq).subquery()
         fewer = new.c.line_count > func.coalesce(sent.c.lines, 0)
@@ -168,15 +137,14 @@ class Incoming:
         lacking = select(new.c.seq).outerjoin(sent, sent.c.seq == new.c.seq).where(fresh, fewer)
         seqs = list(self.connection.scalars(lacking))
         negative = select(new.c.seq).where(new.c.seq.in_(seqs), new.c.sign < 0)
-        turned = set(map(str, self.connection.scalars(negative)))
-        for rows in self._held_back.of({str(seq) for seq in seqs}) if seqs else ():
-            if rows:
-                signed = [_turned(row) if row[0] in turned else row for row in rows]
-                self.dialect.insert(self.connection, line.name, _LINE_ROW, signed)
+        credits = set(self.connection.scalars(negative))
+        for groups in self._lines.held_back.of(set(seqs)) if seqs else ():
+            if blocks := [turned(block) if seq in credits else block for seq, block in groups]:
+                self.dialect.insert(self.connection, line.name, LINE_ROW, ROW.join(blocks))
 
     def close(self) -> None:
         """Give the disk space back that rows take."""
-        self._held_back.close()
+        self._lines.held_back.close()
 
     def protect(self, invoice_ids: Sequence[str]) -> None:
         """Note invoices that came but cannot be staged, so that they do not count as withdrawn."""
@@ -203,42 +171,27 @@ class Incoming:
         self.connection.commit()
         return [(invoice_id, times) for invoice_id, times, contents, _ in repeated if contents > 1]
 
-    def _add_taxes(self, taxes: tuple[InvoiceTax, ...]) -> None:
-        for number, tax in enumerate(taxes, 1):
-            self._put(self._taxes, None, (str(self._seq), str(number), *tax))
+    def _put(self, batch: Batch, row: bytes | Row) -> None:
+        if batch.add(row):
+            batch.flush()
 
-    def _put(self, batch: Batch, raw: str | None, row: Row) -> None:
-        if batch.add(row, raw):
-            self._flush(batch)
-
-    def _flush(self, batch: Batch) -> None:
-        rows = batch.take()
-        batch.send(self._hold_back(rows) if batch is self._lines and self._again else rows)
-
-    def _hold_back(self, rows: list[Row]) -> list[Row]:
-        """Return the rows without those of invoices that are staged as they came."""
-        self._flush(self._invoices)
+    def _unchanged(self) -> set[int]:
+        """Return which invoices, of those since it was asked last, are staged as they came."""
+        self._invoices.flush()
         new, staged = self.invoice, self._staged
         own = and_(self._own, staged.c.invoice_id == new.c.invoice_id)
         known = select(staged.c.content_hash).where(own).scalar_subquery()
-        asked = new.c.seq.between(self._asked + 1, self._seq)
-        same = set(map(str, self.connection.scalars(select(new.c.seq).where(asked, new.c.content_hash == known))))
+        asked = new.c.seq.between(self._asked + 1, self._lines.seq)
+        same = set(self.connection.scalars(select(new.c.seq).where(asked, new.c.content_hash == known)))
         self.connection.commit()
-        self._asked = self._seq - 1
-        if held := [row for row in rows if row[0] in same]:
-            self._held_back.add(held)
-        return [row for row in rows if row[0] not in same]
+        self._asked = self._lines.seq - 1
+        return same
 
     def _negate(self) -> None:
         if self.negative:
             seqs = select(self.invoice.c.seq).where(self.invoice.c.sign < 0)
             values = {name: self.dialect.negated(self.line.c[name]) for name in NEGATED}
             self.connection.execute(update(self.line).where(self.line.c.seq.in_(seqs)).values(values))
-
-
-def _turned(line: Row) -> Row:
-    """Return a row of a line with the amounts negated that a credit note stated as positive has negated."""
-    return tuple(_negated(value) if name in NEGATED else value for name, value in zip(_LINE_ROW, line, strict=True))
 
 
 def _seq(*, key: bool = False) -> Column[Any]:

@@ -1,59 +1,64 @@
-"""Many rows as one text, as PostgreSQL's COPY and a multi-row INSERT of MySQL read them.
+"""Rows as blocks of bytes, as PostgreSQL's COPY, a multi-row INSERT of MySQL and SQLite's driver are given them.
 
 Escaping value by value takes longer than the database takes to load them. So values are joined by control characters
-that no text of ours contains, which is checked by counting, and the whole block is escaped at once.
+that no text of ours contains, once, and that text is hashed and sent; a whole block is checked and escaped at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 Row = tuple[str | None, ...]  # whole numbers too are sent as text
 
-_COLUMN, _ROW, _NULL = "\x1f", "\x1e", "\0"
-_REPLACED = dict.fromkeys(map(ord, (_COLUMN, _ROW, _NULL)), "\ufffd")  # as sources do; no database stores a NUL anyway
-_COPY = (
-    (b"\\", b"\\\\"),
-    (b"\t", b"\\t"),
-    (b"\n", b"\\n"),
-    (b"\r", b"\\r"),
-    (b"\x1f", b"\t"),
-    (b"\x1e", b"\n"),
-    (b"\0", b"\\N"),
-)
-_VALUES = (b"\x1f", b"','"), (b"\x1e", b"'),('"), (b"'\0'", b"NULL")
+COLUMN, ROW, NULL = b"\x1f", b"\x1e", b"\x1d"
+_COLUMN, _NULL = COLUMN.decode(), NULL.decode()
+_REPLACED = dict.fromkeys(map(ord, (_COLUMN, ROW.decode(), _NULL, "\0")), "\ufffd")  # as sources do
+_COPY = (b"\\", b"\\\\"), (b"\n", b"\\n"), (b"\r", b"\\r"), (ROW, b"\n")
+# the separator stands for the quote until it is known which values are none at all
+_QUOTED = (b"'", b"''"), (COLUMN, b"%b,%b" % (COLUMN, COLUMN)), (ROW, b"%b),(%b" % (COLUMN, COLUMN))
+_VALUES = (COLUMN + NULL + COLUMN, b"NULL"), (COLUMN, b"'")
+COPY_OPTIONS = f"DELIMITER E'\\x{COLUMN.hex()}', NULL E'\\x{NULL.hex()}'"  # of the blocks that copy_text returns
 
 
-def copy_text(rows: Sequence[Row]) -> bytes:
-    """Return rows in COPY's text format, in UTF-8.
-
-    :param rows: at least one; all as long as the first.
-    """
-    return _replaced(_joined(rows), _COPY) + b"\n"
+def joined(values: Iterable[str | None]) -> bytes:
+    """Return values as one text in UTF-8, told apart by a separator that no text of ours contains."""
+    return _COLUMN.join([_NULL if value is None else value for value in values]).encode()
 
 
-def values_text(rows: Sequence[Row], *, backslashes: bool) -> bytes:
-    """Return rows as they follow VALUES in SQL, in UTF-8.
+def row_of(values: Row) -> bytes:
+    """Return a row of a block; characters that separate values, and NUL, are replaced in it."""
+    row = joined(values)
+    return row if is_clean(row, 1, len(values)) else joined([v and v.translate(_REPLACED) for v in values])
 
-    :param rows: at least one; all as long as the first.
+
+def is_clean(block: bytes, rows: int, columns: int) -> bool:
+    """Whether a block has no more separators than its rows and columns need; no database stores a NUL."""
+    counts = block.count(COLUMN), block.count(ROW)
+    return counts == (rows * (columns - 1), rows - 1) and b"\0" not in block
+
+
+def copy_text(block: bytes) -> bytes:
+    """Return a block in COPY's text format with :data:`COPY_OPTIONS`."""
+    return _replaced(block, _COPY) + b"\n"
+
+
+def values_text(block: bytes, *, backslashes: bool) -> bytes:
+    """Return a block as it follows VALUES in SQL.
+
     :param backslashes: whether the server takes a backslash in a text for the begin of an escape.
     """
-    block = _joined(rows)
     if backslashes:
         block = block.replace(b"\\", b"\\\\")
-    return _replaced(b"('%b')" % block.replace(b"'", b"''"), _VALUES)
+    return _replaced(b"(%b%b%b)" % (COLUMN, _replaced(block, _QUOTED), COLUMN), _VALUES)
+
+
+def tuples(block: bytes) -> list[list[str | None]]:
+    """Return a block as rows of texts."""
+    rows = block.decode().split(ROW.decode())
+    return [[None if value == _NULL else value for value in row.split(_COLUMN)] for row in rows]
 
 
 def _replaced(block: bytes, pairs: Sequence[tuple[bytes, bytes]]) -> bytes:
     for character, escaped in pairs:
         block = block.replace(character, escaped)
     return block
-
-
-def _joined(rows: Sequence[Row]) -> bytes:
-    block = _ROW.join([_COLUMN.join([_NULL if value is None else value for value in row]) for row in rows]).encode()
-    nulls = sum([row.count(None) for row in rows])
-    expected = [len(rows) - 1, len(rows) * (len(rows[0]) - 1), nulls]
-    if [block.count(control) for control in (b"\x1e", b"\x1f", b"\0")] == expected:
-        return block
-    return _joined([tuple([value and value.translate(_REPLACED) for value in row]) for row in rows])

@@ -12,10 +12,10 @@ from sqlalchemy import Column, Connection, MetaData, Select, Table, insert, lite
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.rows import Row
+from airflow_cloudbilling.staging.rows import ROW, Row, row_of
 
 BATCH_ROWS = 2000
-BATCH_CHARACTERS = 1_000_000  # of verbatim text; at four bytes each still less than a packet of the strictest server
+BATCH_BYTES = 1_000_000  # escaped twice still less than a packet of the strictest server
 
 
 def temporary(name: str, metadata: MetaData, *columns: Column[Any]) -> Table:
@@ -40,30 +40,27 @@ class Batch:
         self._insert = dialect_of(connection.dialect.name).insert
         self._table = table.name
         self._names = names
-        self._rows: list[Row] = []
-        self._characters = 0  # of verbatim text
+        self._rows: list[bytes] = []
+        self._bytes = 0
 
-    def add(self, row: Row, raw: str | None = None) -> bool:
-        """Take in a row with its verbatim text, if it has one; return whether it is time to send."""
+    def add(self, row: bytes | Row) -> bool:
+        """Take in a row as bytes or as values; return whether it is time to send."""
+        if not isinstance(row, bytes):
+            row = row_of(row)
         self._rows.append(row)
-        if raw:
-            self._characters += len(raw)
-        return len(self._rows) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS
-
-    def take(self) -> list[Row]:
-        """Return the rows and forget them."""
-        rows, self._rows, self._characters = self._rows, [], 0
-        return rows
-
-    def send(self, rows: list[Row]) -> None:
-        """Send rows in a transaction of their own."""
-        if rows:
-            self._insert(self._connection, self._table, self._names, rows)
-            self._connection.commit()
+        self._bytes += len(row)
+        return len(self._rows) >= BATCH_ROWS or self._bytes >= BATCH_BYTES
 
     def flush(self) -> None:
         """Send what is there."""
-        self.send(self.take())
+        if self._rows:
+            rows, self._rows, self._bytes = self._rows, [], 0
+            self.send(ROW.join(rows))
+
+    def send(self, block: bytes) -> None:
+        """Send a block of rows in a transaction of its own."""
+        self._insert(self._connection, self._table, self._names, block)
+        self._connection.commit()
 
 
 def copy_rows(
