@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 FIRST_BACKOFF = 1.0  # seconds; doubles with each attempt
 LONGEST_BACKOFF = 60.0
 _YEAR = 365 * 86_400.0
-_IN_DOUBT = (500, 502, 504)  # the vendor, or a proxy on the way, may have carried the request out
 _SECONDS = re.compile(r"\d+(\.\d+)?")
 
 
@@ -106,7 +105,7 @@ class Judge:
             if renewable:
                 return Renew(redact(reason, self._secrets))
             self._refuse(f"{reason}; a new credential cannot be had, or was refused too.", reply.url, reply.status)
-        if not reply.request.safe and reply.status in _IN_DOUBT:
+        if not reply.request.safe and (reply.status == 408 or reply.status >= 500):  # it may have been carried out
             self._doubt(reply.request, reply.url, reason)
         told_wait = retry_after(reply.headers) if verdict.after is None else verdict.after
         return self._pause(redact(reason, self._secrets), told_wait, attempt, reply.url, reply.status)

@@ -102,6 +102,8 @@ class Transport:
             sent = hop
             if where.own and not hop.configured:
                 sent = self.source.authorise(hop, self.settings, credential)
+            elif not hop.configured:  # what the vendor's own headers say is no other host's business
+                sent = replace(hop, headers={k: v for k, v in hop.headers.items() if k.lower() == "accept"})
             reply = await self._send(asked, sent, where)
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:

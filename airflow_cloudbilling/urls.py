@@ -97,7 +97,12 @@ def target(request: Request, settings: Settings) -> Target:
 
 
 def direct_hosts(settings: Settings) -> set[str]:
-    """Return the hosts that no proxy is asked for: this machine, by whatever name the connection gives it."""
+    """Return the hosts that no proxy of the environment is asked for: this machine, by whatever name it has.
+
+    A proxy that the connection names itself is asked for everything.
+    """
+    if settings.proxy:
+        return set()
     own = _split(settings.base_url).hostname or ""
     return {"localhost", "127.0.0.1", "[::1]", *([own] if is_loopback(own) and ":" not in own else ())}
 

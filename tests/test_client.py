@@ -609,11 +609,15 @@ def test_a_ca_bundle_that_is_none_is_named(tmp_path: Path) -> None:
         fetch("https://127.0.0.1:1", verify=str(bundle))
 
 
-def test_this_machine_is_asked_directly_whatever_proxy_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_asked_directly_whatever_proxy_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     with serving(statuses(200)) as server:
         assert fetch(server.url) == b"fine"
-        assert fetch(server.url, proxy="http://127.0.0.1:1") == b"fine"
+
+
+def test_a_proxy_that_the_connection_names_is_asked_for_this_machine_too() -> None:
+    with serving(lambda answer: answer.give(body=answer.path.encode())) as proxy:
+        assert fetch("http://127.0.0.1:1", proxy=proxy.url) == b"http://127.0.0.1:1/x"
 
 
 def test_another_machine_is_asked_through_the_proxy_of_the_connection_or_the_environment(

@@ -48,12 +48,14 @@ class Shape(NamedTuple):
     :param marks: members by which a bare record of level 1 is known.
     :param root: what the XML root's name must contain, in lower case; empty for any name.
     :param also: further names of the lists with the level of their elements.
+    :param null: whether a body that is just ``null`` means that there are no records.
     """
 
     lists: tuple[str, ...]
     marks: tuple[str, ...]
     root: str
     also: tuple[tuple[str, int], ...] = ()
+    null: bool = True
 
     @property
     def leaf(self) -> int:

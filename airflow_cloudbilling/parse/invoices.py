@@ -13,7 +13,7 @@ from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding, Values
 from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
-from airflow_cloudbilling.parse.values import shown, text
+from airflow_cloudbilling.parse.values import amount, shown, text
 
 LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
@@ -76,6 +76,7 @@ class InvoiceReader:
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
         self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
         self._line, self._nesting = _line_fields(names)
+        self._money = _undivided_amounts(names)
         self._period = period
         self.outside: dict[str, Any] = {}  # members of the body itself
         self.invoices = 0
@@ -174,11 +175,18 @@ class InvoiceReader:
         try:
             if self._bad:
                 raise self._bad
+            self._no_objects_for_money()
             return self._invoice(dict(zip(self._names.head, self._head.read(flat), strict=True)))
         except RecordError as error:
             raw = "\n".join(part for part in (self._bad_raw, self._raw()) if part)
             self.rejected_day = _readable(self._day, flat)
             return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, flat))
+
+    def _no_objects_for_money(self) -> None:
+        """Refuse an object where an amount should stand: taking no notice of it would lose the amount in silence."""
+        for name, value in self._members.items():
+            if type(value) in (dict, list) and value and (canonical := self._money.get(fold(name))):
+                raise RecordError(f"field {canonical} ({name}): expected a decimal amount, came {shown(value)}")
 
     def _invoice(self, values: dict[str, str | None]) -> Invoice:
         for name in ("invoice_id", "currency"):
@@ -229,6 +237,17 @@ def stated_positive(totals: Totals) -> bool:
     """Whether a credit note's total is stated the EN 16931 way, as a positive amount."""
     decisive = totals.gross if totals.gross not in (None, "0") else totals.net
     return decisive not in (None, "0") and not str(decisive).startswith("-")
+
+
+def _undivided_amounts(names: Names) -> dict[str, str]:
+    """Return the folded names of members that are amounts themselves, not objects that hold one, with what they are."""
+    amounts = [(name, paths) for name, (reads, paths) in names.head.items() if reads is amount]
+    return {
+        fold(path): name
+        for name, paths in amounts
+        for path in paths
+        if not any(fold(other).startswith(f"{fold(path)}.") for other in paths)
+    }
 
 
 def _line_fields(names: Names) -> tuple[Fields, Nesting]:

@@ -147,6 +147,7 @@ class _Reader:
     def __init__(self, buffer: Buffer, shape: Shape, keep_raw: bool) -> None:
         self.buffer = buffer
         self.leaf = shape.leaf
+        self.null = shape.null
         self.levels = shape.levels()
         self.marks = {fold(mark) for mark in shape.marks} | {name for name, level in self.levels.items() if level > 1}
         self.keep_raw = keep_raw
@@ -156,7 +157,7 @@ class _Reader:
         kind = self.buffer.peek()
         if kind == "{":
             yield from self._body(start)
-        elif kind and kind in "[n":
+        elif kind == "[" or (kind == "n" and self.null):
             yield from self._elements(1)
         else:
             raise Malformed(f"expected a JSON object or list of invoices, {found(start)}")

@@ -157,9 +157,7 @@ class Sandbox:
         headers = {k: "***" if k in SECRET_HEADERS else v for k, v in request.headers.items()}
         query = {k: "***" if k in SECRET_PARAMS else v for k, v in request.query.items()}
         name = fault.fault if fault else None
-        self._requests.append(
-            Seen(request.method, request.path, query, headers, request.source, status, name)
-        )
+        self._requests.append(Seen(request.method, request.path, query, headers, request.source, status, name))
 
 
 class _Server(ThreadingHTTPServer):

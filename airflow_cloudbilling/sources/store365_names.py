@@ -12,6 +12,7 @@ SHAPE = Shape(
     marks=("id", "invoiceId", "guid", "invoiceNumber", "number", "invoiceNo", "documentNumber"),
     root="",
     also=(("Results", 1), ("InvoiceLines", 2), ("LineItems", 2), ("Items", 2), ("Details", 2)),
+    null=False,
 )
 _HEAD: Table = {
     "invoice_id": (identifier, ("id", "invoiceId", "guid")),
