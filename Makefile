@@ -23,7 +23,8 @@ test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses auto
 
 torture: $(READY) ## kill loads, sessions and copies at every step, on every database that the environment names
-	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py tests/test_staging_databases.py
+	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py \
+		tests/test_staging_databases.py tests/test_operators_invoices.py -k "kill or copies or databases"
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix

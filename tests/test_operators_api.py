@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
@@ -202,7 +203,12 @@ class Try:
 
 
 @pytest.mark.parametrize(
-    "script", [lambda answer: answer.connection.close(), gives(b"oops", 502), gives(b"<html>Thank you</html>")]
+    "script",
+    [
+        lambda answer: answer.connection.shutdown(socket.SHUT_RDWR),
+        gives(b"oops", 502),
+        gives(b"<html>Thank you</html>"),
+    ],
 )
 def test_a_creation_in_doubt_ends_the_task_for_good_and_says_what_to_look_at(
     shop: Server, script: Callable[[Answer], None]

@@ -20,7 +20,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from importing import connect, stage
 from staged import Erp, dump, rows, statuses
-from test_staging_kill import ended_by, in_child
+from test_staging_kill import THOROUGH, ended_by, in_child
 
 from airflow_cloudbilling.errors import MalformedReplyError, RemovalError, UnavailableError
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
@@ -276,7 +276,8 @@ def test_a_worker_killed_at_any_moment_leaves_no_half_slice_and_the_retry_ends_r
     stage(month)
     records = [r.invoice_id for r in vendor.records("twotcloud", "purchase", month)]
     dice, killed = random.Random(7), 0
-    for n in range(40 if erp.kind == "sqlite" else 15):
+    moments = (40 if erp.kind == "sqlite" else 15) if THOROUGH else 10
+    for n in range(moments):
         before = dump(erp, with_load=False)
         vendor.change("amount", invoice_id=records[n % len(records)])
         pid = in_child(lambda: stage(month) and None)
@@ -289,5 +290,5 @@ def test_a_worker_killed_at_any_moment_leaves_no_half_slice_and_the_retry_ends_r
         assert left in (before, after)
         truth = {r.invoice_id: r.gross_amount for r in vendor.records("twotcloud", "purchase", month)}
         assert {r[0]: Decimal(r[1]) for r in rows(erp, "invoice", "invoice_id, gross_amount")} == truth
-    assert killed > 5
+    assert killed > 3
     assert set(statuses(erp)) <= {"committed", "abandoned"}
