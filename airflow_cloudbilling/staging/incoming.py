@@ -61,21 +61,7 @@ class Incoming:
         self._staged = tables.invoice
         self._own = of_slice(tables.invoice, slice_, period=False)
         self.dialect = dialect_of(connection.dialect.name)
-        metadata = MetaData()
-        late = (Column("sign", Integer()), Column("action", String(16)), Column("staged_period", String(32)))
-        self.invoice = temporary(
-            "new_invoice", metadata, _seq(key=True), *columns_like(tables.invoice, *_NOT_FROM_VENDOR), *late
-        )
-        parts = {"line": tables.invoice_line, "tax": tables.invoice_tax}
-        self.line, self.tax = (
-            temporary(f"new_invoice_{name}", metadata, _seq(), *columns_like(table, "invoice_id"))
-            for name, table in parts.items()
-        )
-        self.protected, self.gone = (
-            temporary(name, metadata, Column("invoice_id", tables.invoice.c.invoice_id.type, primary_key=key))
-            for name, key in (("protected", False), ("gone", True))
-        )
-        metadata.create_all(connection, checkfirst=False)
+        self._create(tables)
         self.documents = Documents(connection, tables, slice_)
         self.findings = Findings(connection, tables, slice_)
         again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
@@ -89,6 +75,24 @@ class Incoming:
         self.negative = False
         self.invoices = 0
         self.lines = 0
+
+    def _create(self, tables: Tables) -> None:
+        metadata = MetaData()
+        late = (Column("sign", Integer()), Column("action", String(16)), Column("staged_period", String(32)))
+        self.invoice = temporary(
+            "new_invoice", metadata, _seq(key=True), *columns_like(tables.invoice, *_NOT_FROM_VENDOR), *late
+        )
+        parts = {"line": tables.invoice_line, "tax": tables.invoice_tax}
+        self.line, self.tax = (
+            temporary(f"new_invoice_{name}", metadata, _seq(), *columns_like(table, "invoice_id"))
+            for name, table in parts.items()
+        )
+        invoice_id = tables.invoice.c.invoice_id.type
+        self.protected = temporary("protected", metadata, Column("invoice_id", invoice_id))
+        self.gone = temporary("gone", metadata, Column("invoice_id", invoice_id, primary_key=True))
+        period = Column("period", tables.slice_invoice.c.period.type)
+        self.elsewhere = temporary("elsewhere", metadata, Column("invoice_id", invoice_id, primary_key=True), period)
+        metadata.create_all(self.connection, checkfirst=False)
 
     def add_invoice(self, invoice: Invoice) -> None:
         """Take in an invoice; the lines since the one before are its own."""

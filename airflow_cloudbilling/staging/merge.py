@@ -201,9 +201,8 @@ class Merge:
         slices, gone = self.tables.slice_invoice, self.incoming.gone
         missing = select(gone.c.invoice_id)
         self.connection.execute(delete(slices).where(of_slice(slices, self.slice), slices.c.invoice_id.in_(missing)))
-        self._settle_periods(missing)
-        elsewhere = and_(self._same(slices), slices.c.invoice_id == gone.c.invoice_id)
-        self.connection.execute(delete(gone).where(exists().where(elsewhere)))
+        self._settle_periods()
+        self.connection.execute(delete(gone).where(gone.c.invoice_id.in_(select(self.incoming.elsewhere.c.invoice_id))))
         self._delete_invoices(missing, (*self._own_tables, self.tables.document))
 
     def _delete_invoices(self, ids: Select[Any], tables: Iterable[Table]) -> None:
@@ -246,14 +245,19 @@ class Merge:
         lower = and_(self._same(invoice), invoice.c.slice_period < period, invoice.c.invoice_id.in_(ids))
         self.connection.execute(update(invoice).where(lower).values(slice_period=period))
 
-    def _settle_periods(self, ids: Select[Any]) -> None:
+    def _settle_periods(self) -> None:
         """Set ``slice_period`` of invoices that left a slice to the greatest period among their others."""
         invoice, slices = self.tables.invoice, self.tables.slice_invoice
-        of_invoice = and_(self._same(slices), slices.c.invoice_id == invoice.c.invoice_id)
-        # the concatenation keeps SQLite from walking the whole primary key in search of the maximum
-        greatest = select(func.max(slices.c.period.concat(""))).where(of_invoice).scalar_subquery()
-        differs = and_(self._same(invoice), invoice.c.invoice_id.in_(ids), invoice.c.slice_period != greatest)
-        self.connection.execute(update(invoice).where(differs).values(slice_period=greatest))
+        gone, elsewhere = self.incoming.gone, self.incoming.elsewhere
+        # the concatenation has the account walked once; databases without statistics do so once for each invoice
+        same = gone.c.invoice_id == slices.c.invoice_id.concat("")
+        greatest = select(slices.c.invoice_id, func.max(slices.c.period)).join(gone, same).where(self._same(slices))
+        of_each = greatest.group_by(slices.c.invoice_id)
+        self.connection.execute(insert(elsewhere).from_select(["invoice_id", "period"], of_each))
+        self.incoming.dialect.analyze(self.connection, elsewhere.c.invoice_id)
+        of_invoice = and_(self._same(invoice), invoice.c.invoice_id == elsewhere.c.invoice_id)
+        differs = and_(of_invoice, invoice.c.slice_period != elsewhere.c.period)
+        self.connection.execute(update(invoice).where(differs).values(slice_period=elsewhere.c.period))
 
     def _measure(self, merged: Merged) -> None:
         """Read the slice's counts and totals back from the tables."""
