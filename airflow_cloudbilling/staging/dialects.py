@@ -113,6 +113,8 @@ class PostgreSQL(Dialect):
     def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
         """Count what temporary tables hold: autovacuum never does, and a wrong guess makes a join take hours."""
         parts = [f"{column.table} ({column.name})" for column in columns]
+        # 3,000 rows tell enough; the usual 30,000 take as long as copying a tenth of 60,000 lines
+        connection.exec_driver_sql("SET LOCAL default_statistics_target = 10")
         connection.exec_driver_sql(f"ANALYZE {', '.join(parts)}")
 
     def is_transient(self, error: DBAPIError) -> bool:
