@@ -43,6 +43,7 @@ def main() -> None:
         "results": results,
     }
     print(table(found))
+    print("\n".join(shares(results)))
     if options.output:
         output = Path(options.output)
         output.mkdir(parents=True, exist_ok=True)
@@ -102,6 +103,20 @@ def _summed(
             "turns": [round(one["turns"]) for one in ones],
         }
     return {**summed, "peak_bytes": streamed["peak_bytes"]}
+
+
+def shares(results: list[Result]) -> list[str]:
+    """Return what share of the limit's speed this package reaches: machines differ, and with them both."""
+    from contenders import LIMIT
+
+    lines = []
+    for limit in (one for one in results if one["contender"] == LIMIT):
+        own = {"contender": "cloudbilling", "database": limit["database"], "keep_raw": limit["keep_raw"]}
+        for one in (one for one in results if own.items() <= one.items()):
+            reached = (one[scenario]["rows_per_second"] / limit[scenario]["rows_per_second"] for scenario in SCENARIOS)
+            parts = ", ".join(f"{name} {share:.0%}" for name, share in zip(SCENARIOS, reached, strict=True))
+            lines.append(f"Of {LIMIT}, keep_raw {'on' if limit['keep_raw'] else 'off'}: {parts}")
+    return lines
 
 
 def _in_process(
