@@ -111,7 +111,7 @@ def test_json_is_written_to_the_last_digit() -> None:
     assert json_text(data) == '{"a": 100.00, "b": [true, null, "ü\\"\\n", 3], "c": 1E-7}'
     assert json.loads(json_text(data), parse_float=Decimal) == data
     for bad in (Decimal("NaN"), 1.5, {1, 2}, b"bytes"):
-        with pytest.raises(Unreadable, match="expected (what JSON can hold|an exact number)"):
+        with pytest.raises(Unreadable, match=r"expected (what JSON can hold|an exact number)"):
             json_text([bad])
 
 
