@@ -105,7 +105,7 @@ with the same vendor data writes nothing, so every task may be cleared and run a
         heads = ("vendor", "account", "kind", "month", "invoices", "lines", "new", "changed", "removed", "gross")
         lines = [row % heads]
         for s in (s for result in results if result for s in result["slices"]):
-            gross = ", ".join(f"{currency} {sums['gross']}" for currency, sums in s["totals"].items())
+            gross = ", ".join(f"{currency} {sums['gross'] or '?'}" for currency, sums in s["totals"].items())
             counts = (s["invoices"], s["lines"], s["new"], s["changed"], s["removed"])
             lines.append(row % (s["provider"], s["account"], s["kind"], Period.parse(s["period"]).key, *counts, gross))
         log.info("Staged:\n%s", "\n".join(lines))

@@ -82,6 +82,8 @@ def test_every_sum_is_the_truth_and_again_nothing_is_written(way: Import, playin
         assert result["lines"] == sum(t.lines for t in truth.values())
         totals = {c: {n: Decimal(a) for n, a in amounts.items()} for c, amounts in result["totals"].items()}
         billed = {} if way.kind == "usage" else truth
+        unknown = {t[n] is None for s in result["slices"] for t in s["totals"].values() for n in ("tax", "gross")}
+        assert unknown == {way.kind == "usage"}, "what nobody stated is not zero"
         assert totals == {c: {n: getattr(t, n) for n in INVOICE_SUMS} for c, t in billed.items()}
 
     before = dump(erp)

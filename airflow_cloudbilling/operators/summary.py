@@ -24,21 +24,29 @@ def result_of(loaded: Sequence[Loaded]) -> dict[str, Any]:
     return {"slices": slices, **counts, "totals": add_totals([s["totals"] for s in slices if s["kind"] != "usage"])}
 
 
-def add_totals(totals: Sequence[dict[str, dict[str, str]]]) -> dict[str, dict[str, str]]:
-    """Add totals by currency, to the last digit."""
-    sums: dict[str, dict[str, Decimal]] = {}
+def add_totals(totals: Sequence[dict[str, dict[str, str | None]]]) -> dict[str, dict[str, str | None]]:
+    """Add totals by currency, to the last digit; an amount that nobody stated stays None."""
+    sums: dict[str, dict[str, Decimal | None]] = {}
     for total in totals:
         for currency, amounts in total.items():
             known = sums.setdefault(currency, {})
             for name, amount in amounts.items():
-                known[name] = exact_sum(known.get(name, Decimal(0)), Decimal(amount))
-    return {c: {name: canonical(a) for name, a in amounts.items()} for c, amounts in sorted(sums.items())}
+                if amount is None:
+                    known.setdefault(name, None)
+                else:
+                    known[name] = exact_sum(known.get(name) or Decimal(0), Decimal(amount))
+    return {c: {name: _text(a) for name, a in amounts.items()} for c, amounts in sorted(sums.items())}
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else canonical(amount)
 
 
 def summary_line(loaded: Loaded, seconds: float) -> str:
     """Return one line that says what a load did, in numbers."""
     m, s = loaded.merged, loaded.slice
-    totals = ", ".join(f"{c} {t['net']} net {t['tax']} tax {t['gross']} gross" for c, t in m.totals.items()) or "none"
+    known = {c: [f"{amount} {name}" for name, amount in t.items() if amount is not None] for c, t in m.totals.items()}
+    totals = ", ".join(f"{currency} {' '.join(amounts)}" for currency, amounts in known.items()) or "none"
     return (
         f"{s.provider} account {s.account} {s.kind} {s.period.key} {loaded.status}: {m.invoices} invoices with "
         f"{m.lines} lines staged ({m.new} new, {m.changed} changed, {m.unchanged} unchanged, {m.removed} removed, "

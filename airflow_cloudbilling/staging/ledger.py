@@ -266,6 +266,6 @@ class Ledger:
         return self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin()
 
 
-def totals_json(totals: Mapping[str, Mapping[str, str]]) -> str:
+def totals_json(totals: Mapping[str, Mapping[str, str | None]]) -> str:
     """Return totals by currency as JSON with decimal texts."""
     return json.dumps(totals, sort_keys=True)

@@ -272,14 +272,17 @@ class Merge:
             query = (
                 select(invoice.c.currency, *counts, *map(func.sum, amounts)).where(member).group_by(invoice.c.currency)
             )
-        sums: dict[str, list[Decimal]] = {}
+        sums: dict[str, list[Decimal | None]] = {}
         for currency, invoices, lines, *found in self.connection.execute(query):
             merged.invoices += int(invoices)
             merged.lines += int(lines)
             if currency and any(amount is not None for amount in found):
-                total = sums.setdefault(currency, [Decimal(0)] * 3)
-                sums[currency] = [exact_sum(t, Decimal(a or 0)) for t, a in zip(total, found, strict=True)]
-        merged.totals = {c: dict(zip(AMOUNTS, map(canonical, s), strict=True)) for c, s in sorted(sums.items())}
+                total = sums.setdefault(currency, [None] * 3)
+                sums[currency] = [_plus(t, a) for t, a in zip(total, found, strict=True)]
+        merged.totals = {
+            currency: {name: None if a is None else canonical(a) for name, a in zip(AMOUNTS, total, strict=True)}
+            for currency, total in sorted(sums.items())
+        }
         merged.documents = self._count_documents()
 
     def _count_documents(self) -> int:
@@ -289,3 +292,8 @@ class Merge:
         # "or" in one query keeps PostgreSQL, before it has statistics, from walking the slice once for each file
         which = or_(of_member, self.incoming.documents.without_invoice())
         return self.connection.scalar(select(func.count()).where(self._same(document), which)) or 0
+
+
+def _plus(total: Decimal | None, amount: Any) -> Decimal | None:
+    """Add an amount; one that nobody stated is no zero."""
+    return total if amount is None else exact_sum(total or Decimal(0), Decimal(amount))

@@ -20,7 +20,7 @@ class Merged:
     invoices: int = 0
     lines: int = 0
     documents: int = 0
-    totals: dict[str, dict[str, str]] = field(default_factory=dict)
+    totals: dict[str, dict[str, str | None]] = field(default_factory=dict)
 
 
 class Loaded(NamedTuple):
