@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, text
@@ -33,6 +33,8 @@ class Erp:
     :param kind: ``sqlite``, ``postgres`` or ``mysql``: the type of the Airflow connection.
     """
 
+    kept: ClassVar[list[Erp]] = []  # PostgreSQL's, empty again: to drop one costs the server a checkpoint
+
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
         self.name = f"cloudbilling_test_{uuid4().hex[:12]}"
@@ -40,15 +42,39 @@ class Erp:
             self.connection: dict[str, Any] = {"conn_type": kind, "host": str(folder / f"{self.name}.db")}
             return
         self.server = make_url(os.environ[SERVERS[kind]]).set(drivername=DRIVERS[kind])
-        self._on_server(f"CREATE DATABASE {self.name}")
+        if kind == "postgres" and self.kept:
+            self.name = self.kept.pop().name
+        else:
+            self._on_server(f"CREATE DATABASE {self.name}")
+            if kind == "postgres":  # no test pulls the server's plug
+                self._on_server(f"ALTER DATABASE {self.name} SET synchronous_commit TO off")
         u = self.server
         fields = {"host": u.host, "port": u.port, "login": u.username, "password": u.password, "schema": self.name}
         self.connection = {"conn_type": kind, **{name: value for name, value in fields.items() if value is not None}}
 
     def drop(self) -> None:
-        """Remove the database from its server."""
-        if self.kind != "sqlite":
-            self._on_server(f"DROP DATABASE {self.name}" + (" WITH (FORCE)" if self.kind == "postgres" else ""))
+        """Remove the database from its server, or empty it for the next test."""
+        if self.kind == "postgres":
+            self._empty()
+            self.kept.append(self)
+        elif self.kind == "mysql":
+            self._on_server(f"DROP DATABASE {self.name}")
+
+    @classmethod
+    def drop_kept(cls) -> None:
+        """Remove the databases that were kept for further tests."""
+        for one in cls.kept:
+            one._on_server(f"DROP DATABASE {one.name} WITH (FORCE)")
+
+    def _empty(self) -> None:
+        """Make it as PostgreSQL makes a new database: with one schema and nothing in it."""
+        others = f"datname = '{self.name}' AND pid <> pg_backend_pid()"
+        self._on_server(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        own = "nspname !~ '^pg_' AND nspname <> 'information_schema'"
+        for (schema,) in self.query(f"SELECT nspname FROM pg_namespace WHERE {own}"):
+            self.execute(f'DROP SCHEMA "{schema}" CASCADE')
+        self.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
+        self.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
 
     def engine(self, **changed: Any) -> Engine:
         """Return an engine as the package makes it."""

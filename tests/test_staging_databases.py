@@ -73,13 +73,13 @@ def exotic() -> Iterator[dict[str, Any]]:
 def test_24_months_in_any_order_end_alike(erp: Erp) -> None:
     staging, dumps = open_staging(erp), []
     windows = {Period.month(2025, n): range(10 * n, 10 * n + 12) for n in range(1, 25)}  # neighbours share two invoices
-    for n in range(3):
+    for n in range(3 if THOROUGH else 2):
         order = list(windows)
         random.Random(n).shuffle(order)
         for period in order:
             load(staging, invoices(windows[period]), of(str(period))._replace(account=str(n)))
         dumps.append(dump(erp, with_load=False, account=str(n)))
-    assert dumps[0] == dumps[1] == dumps[2]
+    assert all(each == dumps[0] for each in dumps)
     assert len(dumps[0]["invoice"]) == 242
 
 
