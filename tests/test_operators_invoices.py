@@ -261,7 +261,13 @@ def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, erp: Erp) -> None:
     operator = StageInvoicesOperator(
         task_id="stage", conn_id="twotcloud_default", staging_conn_id="erp_staging", period=vendor.months[-1]
     )
-    threading.Timer(0.5, operator.on_kill).start()
+
+    def kill_while_it_waits() -> None:
+        while not vendor.requests:
+            time.sleep(0.05)
+        operator.on_kill()
+
+    threading.Thread(target=kill_while_it_waits, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(Exception, match=r"(?i)abort|killed|stopped"):
         operator.execute({})
