@@ -48,7 +48,6 @@ def read_einvoice(
     :raises Malformed: at once or while iterating, when a PDF cannot be looked into, or an e-invoice is cut, lacks its
         number or currency, has a document type, or is of a version that is not EN 16931; the message says so in words.
     :raises RecordError: while iterating, when a value cannot be read; it names the term (BT-131) and the line.
-    :raises ConfigurationError: at once, for a PDF where the extra ``einvoice`` is not installed.
     """
     head = first_bytes(body)
     body.seek(0)
