@@ -12,18 +12,17 @@ import gc
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from measuring import Result, in_process, since, tell, turns
+from measuring import memory as _memory
+
 HERE = Path(__file__).parent
 SCENARIOS = ("first", "again", "changed")
-
-Result = dict[str, Any]
 
 
 def main() -> None:
@@ -77,9 +76,9 @@ def _rounds(options: argparse.Namespace, bench: Any, folder: Path, keep_raw: boo
         for name in names:
             bench.renew()
             for scenario in SCENARIOS:
-                one = _in_process(options, bench.kind, folder, name, scenario, keep_raw, streamed=False)
+                one = _measured(options, bench.kind, folder, name, scenario, keep_raw, streamed=False)
                 found.setdefault((name, scenario), []).append(one)
-                _tell(f"{bench.kind}, {name}, {scenario}, keep_raw {keep_raw}, round {turn + 1}: {_in_words(one)}")
+                tell(f"{bench.kind}, {name}, {scenario}, keep_raw {keep_raw}, round {turn + 1}: {_in_words(one)}")
     return [_summed(options, bench, folder, keep_raw, name, found) for name in names]
 
 
@@ -88,7 +87,7 @@ def _summed(
 ) -> Result:
     """Return medians of the rounds, and the peak memory of a further first load whose invoices come as a stream."""
     bench.renew()
-    streamed = _in_process(options, bench.kind, folder, name, "first", keep_raw, streamed=True)
+    streamed = _measured(options, bench.kind, folder, name, "first", keep_raw, streamed=True)
     summed: Result = {"database": bench.kind, "contender": name, "keep_raw": keep_raw}
     for scenario in SCENARIOS:
         ones = found[name, scenario]
@@ -119,17 +118,12 @@ def shares(results: list[Result]) -> list[str]:
     return lines
 
 
-def _in_process(
+def _measured(
     options: argparse.Namespace, kind: str, folder: Path, name: str, scenario: str, keep_raw: bool, streamed: bool
 ) -> Result:
-    own = {"kind": kind, "folder": str(folder), "contender": name, "scenario": scenario, "keep_raw": keep_raw}
-    arguments = json.dumps({**own, "invoices": options.invoices, "streamed": streamed})
-    quiet = {"AIRFLOW_HOME": str(folder / "airflow"), "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
-    environment = {**os.environ, **quiet}
-    command = [sys.executable, __file__, "--one", arguments]
-    done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-    result: Result = json.loads(done.stdout.splitlines()[-1])
-    return result
+    own: Result = {"kind": kind, "folder": str(folder), "contender": name, "scenario": scenario, "keep_raw": keep_raw}
+    own |= {"invoices": options.invoices, "streamed": streamed}
+    return in_process(__file__, own, AIRFLOW_HOME=str(folder / "airflow"))
 
 
 def measure(
@@ -152,7 +146,7 @@ def measure(
     work = CONTENDERS[contender](bench, source if streamed else lambda: all_items, scenario != "first")
     bench.settle()
     dead, log = bench.dead_tuples(), bench.log_position()
-    turns = _turns()
+    speed = turns()
     gc.collect()
     gc.freeze()  # a real source does not hold the month; do not let the collector walk it again and again
     baseline = _memory("VmRSS", reset=True)
@@ -166,17 +160,9 @@ def measure(
         "peak_bytes": peak,
         "load_average": os.getloadavg()[0],
     }
-    found |= {"log_bytes": _since(log, bench.log_position()), "dead_tuples": _since(dead, bench.dead_tuples())}
+    found |= {"log_bytes": since(log, bench.log_position()), "dead_tuples": since(dead, bench.dead_tuples())}
     _check(bench, source(), invoices)
-    return {**found, "turns": turns}
-
-
-def _turns() -> float:
-    """Return how many million turns of an empty loop this machine makes in a second just now: shared ones vary."""
-    began, number = time.perf_counter(), 3_000_000
-    for _ in range(number):
-        pass
-    return number / (time.perf_counter() - began) / 1e6
+    return {**found, "turns": speed}
 
 
 def _check(bench: Any, source: Any, invoices: int) -> None:
@@ -186,24 +172,8 @@ def _check(bench: Any, source: Any, invoices: int) -> None:
         raise SystemExit(f"expected {expected} in the tables, found {bench.staged()}")
 
 
-def _since(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else after - before
-
-
-def _memory(field: str, *, reset: bool = False) -> int:
-    """Return bytes of this process's memory: now (VmRSS), or at most since the last reset (VmHWM); Linux only."""
-    if reset:
-        Path("/proc/self/clear_refs").write_text("5")
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) * 1024
-
-
 def _in_words(one: Result) -> str:
     return f"{one['rows'] / one['seconds']:,.0f} rows/s, load average {one['load_average']:.1f}, {one['turns']:.0f}"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:

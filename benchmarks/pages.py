@@ -17,7 +17,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from loader import _memory as memory
+from measuring import in_process, marked_down, memory, tell
 
 HERE = Path(__file__).parent
 
@@ -32,9 +32,7 @@ def main() -> None:
 
     found = [run(options, pages, connections) for pages, connections in _plan(options)]
     lines = [
-        "| pages | connections | time | per page | peak memory above the imports |",
-        "| --- | --- | --- | --- | --- |",
-        *(_row(one) for one in found),
+        marked_down([("pages", "connections", "time", "per page", "peak memory above the imports"), *map(_row, found)]),
         "",
         f"{options.invoices} invoices a page, {options.latency * 1000:g} ms latency. {processor_line(machine())}",
     ]
@@ -49,23 +47,20 @@ def _plan(options: argparse.Namespace) -> list[tuple[int, int]]:
     return [(many, 1), (many, 8), (few, 8)]
 
 
-def _row(one: dict[str, Any]) -> str:
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
     per_page = one["seconds"] / one["pages"] * 1000
     peak = one["peak_bytes"] / 1e6
-    return f"| {one['pages']} | {one['connections']} | {one['seconds']:.1f} s | {per_page:.0f} ms | {peak:.0f} MB |"
+    return str(one["pages"]), str(one["connections"]), f"{one['seconds']:.1f} s", f"{per_page:.0f} ms", f"{peak:.0f} MB"
 
 
 def run(options: argparse.Namespace, pages: int, connections: int) -> dict[str, Any]:
     """Measure one import in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="cloudbilling-bench-") as folder:
         own = {"pages": pages, "connections": connections, "invoices": options.invoices, "latency": options.latency}
-        quiet = {"AIRFLOW_HOME": folder, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
-        staging = {"conn_type": "sqlite", "host": str(Path(folder) / "erp.db")}
-        environment = {**os.environ, **quiet, "AIRFLOW_CONN_ERP_STAGING": json.dumps(staging)}
-        command = [sys.executable, __file__, "--one", json.dumps(own)]
-        done = subprocess.run(command, check=True, env=environment, stdout=subprocess.PIPE, text=True)
-    found: dict[str, Any] = {**own, **json.loads(done.stdout.splitlines()[-1])}
-    print(_row(found), file=sys.stderr, flush=True)
+        staging = json.dumps({"conn_type": "sqlite", "host": str(Path(folder) / "erp.db")})
+        measured = in_process(__file__, own, AIRFLOW_HOME=folder, AIRFLOW_CONN_ERP_STAGING=staging)
+    found: dict[str, Any] = {**own, **measured}
+    tell(", ".join(_row(found)))
     return found
 
 

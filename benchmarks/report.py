@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from measuring import aligned, marked_down
+
 MEGABYTE = 1 << 20
 SCENARIOS = ("first", "again", "changed")
 HEAD = ("database", "loader", "raw", "first", "again", "1 % changed", "log MB", "again", "dead", "peak MB")
@@ -53,17 +55,14 @@ def _processor() -> str:
 
 def table(found: dict[str, Any]) -> str:
     """Return the results as aligned text."""
-    rows = [HEAD, *_rows(found)]
-    widths = [max(len(row[n]) for row in rows) for n in range(len(HEAD))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return aligned([HEAD, *_rows(found)])
 
 
 def markdown(found: dict[str, Any]) -> str:
     """Return the results as a Markdown table, with a sentence on the machine below it."""
     head = ("database", "loader", "`raw`", "first load", "identical re-run", "1 % changed")
     head = (*head, "log, first load", "log, re-run", "dead tuples, re-run", "peak memory")
-    lines = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *_rows(found))]
-    return "\n".join([*lines, "", _about(found), ""])
+    return "\n".join([marked_down([head, *_rows(found)]), "", _about(found), ""])
 
 
 def processor_line(own: dict[str, Any]) -> str:
