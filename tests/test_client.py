@@ -448,6 +448,7 @@ def test_ctrl_c_and_a_signal_handler_that_aborts_end_a_waiting_process(number: i
         from tiny import Tiny, tiny_settings
         from airflow_cloudbilling.client import Client
         from airflow_cloudbilling.source import Request
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         with Client(Tiny(), tiny_settings(sys.argv[1])) as client:
             signal.signal(signal.SIGTERM, lambda *_: client.abort())
             client.request(Request("GET", "x"))
