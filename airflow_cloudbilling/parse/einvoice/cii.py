@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_cloudbilling.parse.einvoice.terms import Allowances, Syntax, Term, expander
+from airflow_cloudbilling.parse.einvoice.terms import Allowances, Syntax, Term, Terms, expander
 from airflow_cloudbilling.parse.values import amount, country, currency, day, identifier, text
 
 _STANDARD = "urn:un:unece:uncefact:data:standard:"
@@ -39,7 +39,7 @@ def _term(name: str, number: str, read: Any, *paths: str) -> Term:
     return Term(name, number, read, tuple(_long(path) for path in paths))
 
 
-_HEAD = (
+_HEAD = Terms(
     _term("invoice_number", "BT-1", identifier, f"{_DOCUMENT}ram:ID"),
     _term("issue_date", "BT-2", day, f"{_DOCUMENT}ram:IssueDateTime{_DATE}"),
     _term("type_code", "BT-3", text, f"{_DOCUMENT}ram:TypeCode"),
@@ -66,7 +66,7 @@ _MONEY = (
     _term("rounding_amount", "BT-114", amount, f"{_TOTAL}RoundingAmount"),
     _term("payable_amount", "BT-115", amount, f"{_TOTAL}DuePayableAmount"),
 )
-_LINES = (
+_LINES = Terms(
     _term("line_id", "BT-126", text, f"{_LINE_DOCUMENT}LineID"),
     # Factur-X EXTENDED: DETAIL; GROUP, which sums up others; INFORMATION.
     _term("status", "BT-X-8", text, f"{_LINE_DOCUMENT}LineStatusReasonCode"),
@@ -85,7 +85,7 @@ _LINES = (
     _term("description", "BT-153", text, f"{_PRODUCT}Name", f"{_PRODUCT}Description"),
     _term("item_code", "BT-155", text, f"{_PRODUCT}SellerAssignedID", f"{_PRODUCT}GlobalID"),
 )  # fmt: skip
-_TAXES = (
+_TAXES = Terms(
     _term("taxable_amount", "BT-116", amount, "ram:BasisAmount"),
     _term("tax_amount", "BT-117", amount, "ram:CalculatedAmount"),
     _term("currency", "BT-117", currency, "ram:CalculatedAmount/@currencyID"),

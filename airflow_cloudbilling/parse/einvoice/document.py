@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
 from airflow_cloudbilling.parse.einvoice import cii, ubl
-from airflow_cloudbilling.parse.einvoice.terms import CREDIT_NOTES, Syntax, discount, money, unit_price, values
+from airflow_cloudbilling.parse.einvoice.terms import CREDIT_NOTES, Syntax, discount, money, unit_price
 from airflow_cloudbilling.parse.events import LARGEST_VALUE, Malformed
 from airflow_cloudbilling.parse.invoices import stated_positive
 from airflow_cloudbilling.parse.totals import RunningSum
@@ -140,7 +140,7 @@ class _Reader:
         """Read one line; an error names it."""
         syntax = self._document.syntax
         try:
-            found = values(element, syntax.lines)
+            found = syntax.lines.values(element)
             found["discount"] = discount(element, syntax.allowances)
             same_unit = found.pop("base_unit") in (None, found["unit"])
             found["unit_price"] = unit_price(found["unit_price"], found.pop("base_quantity"), same_unit=same_unit)
@@ -148,7 +148,7 @@ class _Reader:
                 found.update(net_amount=None, discount=None, charge_type=status)
             self._sum.add(found["net_amount"], None)
         except RecordError as error:
-            name = element.find(syntax.lines[0].paths[0])
+            name = element.find(syntax.lines.terms[0].paths[0])
             known = f" (BT-126 {shown(name.text)})" if name is not None and name.text else ""
             raise RecordError(f"line {number}{known}: {error.reason}") from None
         if (currency := found.pop("line_currency")) is not None:
@@ -165,7 +165,7 @@ class _Reader:
     def invoice(self, invoice_id: str, sha256: str | None) -> Invoice:
         """Read what stands beside the lines, when they have all been read."""
         root, syntax = self._document.root, self._document.syntax
-        found = values(root, syntax.head)
+        found = syntax.head.values(root)
         for name, number in (("invoice_number", "BT-1"), ("currency", "BT-5")):
             if found[name] is None:
                 raise Malformed(f"the e-invoice has no {name.replace('invoice_', '')} ({number})")
@@ -204,6 +204,6 @@ class _Reader:
 
     def _taxes(self, currency: str) -> tuple[InvoiceTax, ...]:
         syntax = self._document.syntax
-        rows: Any = [values(row, syntax.taxes) for row in self._document.root.iterfind(syntax.breakdown)]
+        rows: Any = [syntax.taxes.values(row) for row in self._document.root.iterfind(syntax.breakdown)]
         # UBL repeats a breakdown in the currency of BT-111, where it repeats one at all.
         return tuple(InvoiceTax(**row) for row in rows if row.pop("currency") in (None, currency))

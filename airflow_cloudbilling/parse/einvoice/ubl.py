@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_cloudbilling.parse.einvoice.terms import Allowances, Syntax, Term, expander
+from airflow_cloudbilling.parse.einvoice.terms import Allowances, Syntax, Term, Terms, expander
 from airflow_cloudbilling.parse.values import amount, country, currency, day, identifier, text
 
 _SCHEMA = "urn:oasis:names:specification:ubl:schema:xsd:"
@@ -20,7 +20,7 @@ def _term(name: str, number: str, read: Any, *paths: str) -> Term:
     return Term(name, number, read, tuple(_long(path) for path in paths))
 
 
-_HEAD = (
+_HEAD = Terms(
     _term("invoice_number", "BT-1", identifier, "cbc:ID"),
     _term("issue_date", "BT-2", day, "cbc:IssueDate"),
     _term("type_code", "BT-3", text, "cbc:InvoiceTypeCode", "cbc:CreditNoteTypeCode"),
@@ -50,7 +50,7 @@ _MONEY = (
     _term("rounding_amount", "BT-114", amount, _TOTAL + "PayableRoundingAmount"),
     _term("payable_amount", "BT-115", amount, _TOTAL + "PayableAmount"),
 )
-_TAXES = (
+_TAXES = Terms(
     _term("taxable_amount", "BT-116", amount, "cbc:TaxableAmount"),
     _term("tax_amount", "BT-117", amount, "cbc:TaxAmount"),
     _term("currency", "BT-117", currency, "cbc:TaxAmount/@currencyID"),
@@ -59,8 +59,8 @@ _TAXES = (
 )
 
 
-def _lines(quantity: str) -> tuple[Term, ...]:
-    return (
+def _lines(quantity: str) -> Terms:
+    return Terms(
         _term("line_id", "BT-126", text, "cbc:ID"),
         # XP Z12-014, EXT-FR-FE-163: DETAIL; GROUP, which sums up others; INFORMATION.
         _term("status", "EXT-FR-FE-163", text,
