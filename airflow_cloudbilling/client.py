@@ -221,7 +221,7 @@ class Client:
         # A token is asked for in the turn of the request that needs it; that one sends nothing meanwhile.
         async with nullcontext() if request.configured else self._slots:
             if not request.configured:
-                credential = await self._credentials.get(asked.since)
+                credential = None if request.anonymous else await self._credentials.get(asked.since)
                 await self._keep_quiet(request, shown)
             try:
                 reply = await asyncio.wait_for(self._transport.send(asked, credential), self.settings.total_timeout)

@@ -6,6 +6,7 @@ CloudBillingError                 the base; every error of this package is one
 │   ├── RefusedError              the vendor said no (401, 403, 404 …); no retry mends it
 │   ├── UnavailableError          the vendor could not be reached or asked for too much patience; try later
 │   │   └── WaitError             the next attempt is due later than the caller wants to wait; defer until then
+│   ├── ExpiredKeyError           the API key has expired, and who asked does not rotate it: a task on a worker does
 │   ├── MalformedReplyError       the answer is not what the vendor's document promises; try later
 │   └── InDoubtError              a request that creates something ended without a clear answer; a person looks
 ├── RecordError                   one vendor record cannot be read; it goes to the reject table
@@ -87,6 +88,10 @@ class UnavailableError(VendorError):
 
 class WaitError(UnavailableError):
     """The next attempt is due in ``retry_after`` seconds, and the caller asked not to wait that long."""
+
+
+class ExpiredKeyError(VendorError):
+    """The API key has expired, the stored one too, and who asked never rotates: a trigger, or the Test button."""
 
 
 class MalformedReplyError(VendorError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from airflow_cloudbilling.settings import COMMON_FIELDS, Field
@@ -9,7 +10,7 @@ from airflow_cloudbilling.source import Source
 from airflow_cloudbilling.sources import SOURCES
 
 _DISTRIBUTION = "airflow-provider-cloudbilling"  # must be the distribution's name, or Airflow drops every provider
-_MODULES = {  # every vendor has them: the connection's type decides which one is asked
+_IMPORTING = {  # every vendor with invoices has them: the connection's type decides which one is asked
     "operators": (
         "airflow_cloudbilling.operators.api",
         "airflow_cloudbilling.operators.invoices",
@@ -19,6 +20,7 @@ _MODULES = {  # every vendor has them: the connection's type decides which one i
     "sensors": ("airflow_cloudbilling.sensors.invoices",),
     "triggers": ("airflow_cloudbilling.triggers.invoices",),
 }
+_SENDING: dict[str, tuple[str, ...]] = {}
 _OPTIONS = {
     "credential_store": {
         "description": (
@@ -36,21 +38,17 @@ _STANDARD_FIELDS = ("host", "login", "password")
 
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata; the entry point ``apache_airflow_provider``."""
-    titles = [source.title for source in SOURCES.values()]
     return {
         "package-name": _DISTRIBUTION,
         "name": "Cloud Billing",
-        "description": f"Imports cloud vendors' invoices into ERP staging tables: {', '.join(titles)}.",
-        "integrations": [{"integration-name": title, "tags": ["service"]} for title in titles],
+        "description": _description(),
+        "integrations": [{"integration-name": source.title, "tags": ["service"]} for source in SOURCES.values()],
         "connection-types": [_connection_type(source) for source in SOURCES.values()],
         "hooks": [
             {"integration-name": source.title, "python-modules": [source.hook_class.rpartition(".")[0]]}
             for source in SOURCES.values()
         ],
-        **{
-            group: [{"integration-name": title, "python-modules": list(modules)} for title in titles]
-            for group, modules in _MODULES.items()
-        },
+        **{group: list(_modules(group)) for group in _IMPORTING},
         "config": {"cloudbilling": {"description": "What is set for the whole of Airflow.", "options": _OPTIONS}},
         "asset-uris": [
             {
@@ -60,6 +58,18 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
     }
+
+
+def _description() -> str:
+    vendors = ", ".join(source.title for source in SOURCES.values() if source.kinds)
+    targets = " and ".join(source.title for source in SOURCES.values() if not source.kinds)
+    return f"Imports cloud vendors' invoices into ERP staging tables ({vendors}) and sends them on to {targets}."
+
+
+def _modules(group: str) -> Iterator[dict[str, Any]]:
+    for source in SOURCES.values():
+        if modules := (_IMPORTING if source.kinds else _SENDING).get(group):
+            yield {"integration-name": source.title, "python-modules": list(modules)}
 
 
 def _connection_type(source: Source) -> dict[str, Any]:

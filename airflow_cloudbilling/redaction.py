@@ -33,7 +33,7 @@ def excerpt(body: bytes, secrets: Iterable[str], limit: int = EXCERPT, dropped: 
     :param limit: characters at most.
     :param dropped: names of JSON members whose values are not shown.
     """
-    text = redact(body.decode("utf-8", "replace").replace("\0", ""), secrets)
+    text = without_queries(redact(body.decode("utf-8", "replace").replace("\0", ""), secrets))
     text = clean(without_members(text, dropped))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -44,6 +44,11 @@ def without_members(text: str, names: Iterable[str]) -> str:
     if not either:
         return text
     return re.sub(rf'("(?:{either})"\s*:\s*)("(?:[^"\\]|\\.)*"?|[^\s,}}\]]+)', r'\1"***"', text, flags=re.IGNORECASE)
+
+
+def without_queries(text: str) -> str:
+    """Return text with ``…`` for the query of each address in it, which may be a signature."""
+    return _QUERY.sub(r"\1?…", text)
 
 
 def clean(text: str) -> str:
@@ -62,6 +67,7 @@ class Secrets:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts: tuple[str, ...] = ()
+        self._credentials: tuple[str, ...] = ()
         self.echoes: tuple[bytes, ...] = ()
         self.add(*texts)
 
@@ -70,8 +76,13 @@ class Secrets:
 
     def add(self, *texts: str) -> None:
         """Keep further texts out of logs, errors and bodies from now on."""
+        self._credentials = tuple(dict.fromkeys((*self._credentials, *texts)))
+        self.echoes = echoes(self._credentials)
+        self.hide(*texts)
+
+    def hide(self, *texts: str) -> None:
+        """Keep further texts out of logs and errors, but not of bodies: they tell where a signed address leads."""
         self._texts = tuple(dict.fromkeys((*self._texts, *texts)))
-        self.echoes = echoes(self._texts)
         guard_http_logs(self._texts)
 
 
@@ -107,7 +118,7 @@ class _Redactor(logging.Filter):
         self.secrets: tuple[str, ...] = ()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = _QUERY.sub(r"\1?…", redact(record.getMessage(), self.secrets))
+        record.msg = without_queries(redact(record.getMessage(), self.secrets))
         record.args = ()
         return True
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from airflow_cloudbilling.content import Content
 from airflow_cloudbilling.errors import ConfigurationError, VendorError
 from airflow_cloudbilling.model import (
     Document,
@@ -36,6 +37,8 @@ class Request:
     :param api: which of the vendor's credentials goes with it (2tCloud: one key per API).
     :param configured: the path is an absolute URL that the connection itself names (a token endpoint): it is asked
         although it is another host's, with what the request itself holds and no other credential.
+    :param content: a file as the body, in place of ``json`` and ``form``.
+    :param anonymous: it goes without a credential and without the vendor's headers, wherever it goes.
     """
 
     method: str
@@ -46,6 +49,8 @@ class Request:
     form: Mapping[str, str] | None = None
     api: str = "default"
     configured: bool = False
+    content: Content | None = None
+    anonymous: bool = False
 
     @property
     def safe(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.cookiejar
 import logging
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from airflow_cloudbilling.redaction import Secrets, clean, redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply, Request, Source
 from airflow_cloudbilling.spool import BodyError, CutError, receive
-from airflow_cloudbilling.urls import Target, direct_hosts, target
+from airflow_cloudbilling.urls import Target, direct_hosts, signatures, target
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -99,8 +100,9 @@ class Transport:
             where = target(hop, self.settings)
             if not (where.own or hop.configured) and self._tells(hop.path):
                 raise self._refused(f"{where.shown} is not asked: its address would carry a credential.", where.shown)
+            self._secrets.hide(*signatures(hop.path))
             sent = hop
-            if where.own and not hop.configured:
+            if where.own and not (hop.configured or hop.anonymous):
                 sent = self.source.authorise(hop, self.settings, credential)
             elif not hop.configured:  # what the vendor's own headers say is no other host's business
                 sent = replace(hop, headers={k: v for k, v in hop.headers.items() if k.lower() == "accept"})
@@ -145,9 +147,13 @@ class Transport:
         url = where.url
         if sent.params:  # a slash stays one: CloudOnex's PHP reads ng=api/v2/customers from the query
             url += ("&" if "?" in url else "?") + urlencode(sent.params, quote_via=quote, safe="/")
-        headers, content = dict(sent.headers), None
+        headers = dict(sent.headers)
+        content: str | AsyncIterator[bytes] | None = None
         if sent.json is not None:
             headers, content = {"Content-Type": "application/json", **headers}, self._json(sent.json)
+        elif (file := sent.content) is not None:
+            headers = {"Content-Type": file.media, **headers, "Content-Length": str(file.length)}
+            content = file.pieces()
         return self._http.stream(sent.method, url, headers=headers, content=content, data=sent.form)
 
     def _json(self, data: Any) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import SplitResult, quote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
 from airflow_cloudbilling.errors import RefusedError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SIGNING = re.compile(r"sig|token|credential|key|secret|policy|auth|code", re.IGNORECASE)
 _UNSAFE = re.compile(r"[\s\\\x00-\x1f\x7f]")  # characters that one URL parser reads otherwise than the next
 
 
@@ -81,7 +82,7 @@ def target(request: Request, settings: Settings) -> Target:
         url = f"{settings.base_url}/{request.path.lstrip('/')}"
         shown = f"{url}?{urlencode(request.params, quote_via=quote, safe='/:,')}" if request.params else url
         return Target(url, shown, own=True)
-    shown = request.path.partition("?")[0].partition("#")[0]
+    shown = without_query(request.path)
     if request.configured:
         return Target(request.path, shown, own=False)
     try:
@@ -105,6 +106,27 @@ def direct_hosts(settings: Settings) -> set[str]:
         return set()
     own = _split(settings.base_url).hostname or ""
     return {"localhost", "127.0.0.1", "[::1]", *([own] if is_loopback(own) and ":" not in own else ())}
+
+
+def same_origin(url: str, settings: Settings) -> bool:
+    """Whether an address, as it is shown, is of the connection's own scheme, host and port."""
+    return _origin(_split(url)) == _origin(_split(settings.base_url))
+
+
+def without_query(url: str) -> str:
+    """Return an address without its query and fragment, which may hold a signature."""
+    return url.partition("?")[0].partition("#")[0]
+
+
+def signatures(url: str) -> list[str]:
+    """Return what in an address lets anybody use it: the values of its query that are named like a signature."""
+    named = parse_qsl(url.partition("?")[2]) if _SCHEME.match(url) else ()
+    return [value for name, value in named if _SIGNING.search(name) and len(value) >= 8]  # no ordinary word
+
+
+def path_part(name: str) -> str:
+    """Return a name as one part of a path: without a slash, and without dots that mean another folder."""
+    return quote(name, safe="", errors="surrogatepass") if name.strip(".") else "%2E" * len(name)
 
 
 def _refusal(parts: SplitResult, own: SplitResult, settings: Settings) -> str | None:

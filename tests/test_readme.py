@@ -101,6 +101,7 @@ DOCUMENTED = {
         )
     ],
     "store365": ["GET /users", "POST https://token.store-it365.eu/auth"],
+    "sage_connected_cloud": [],
 }
 ENDPOINTS = [(source, endpoint) for source in SOURCES.values() for endpoint in source.endpoints]
 CALLS: dict[str, Any] = {

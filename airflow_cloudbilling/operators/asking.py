@@ -31,12 +31,14 @@ def period_of(context: Context, period: str | None, timezone: str) -> Chosen:
 
 
 def kind_of(source: Source, kind: str | None, default: str | None = None) -> str:
-    """Return the kind of invoices that a task means.
+    """Return the kind of invoices that a task means; of a vendor without invoices none, it says so when it is asked.
 
     :param kind: its argument.
     :param default: what stands in for it, before the vendor's own default.
     :raises ConfigurationError: when the vendor has no such kind.
     """
+    if not source.kinds:
+        return ""
     chosen = given(kind) or default or source.default_kind
     if chosen not in source.kinds:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The sandbox's HTTP server: vendors, faults and control endpoints on one loopback port."""
+"""The sandbox's HTTP server: vendors, faults and control endpoints on a loopback port, files on a second one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from airflow_cloudbilling.sandbox.books import InvoiceTruth, Truth
 from airflow_cloudbilling.sandbox.cloudonex import CloudOnex
 from airflow_cloudbilling.sandbox.faults import Fault, Faults, from_json
 from airflow_cloudbilling.sandbox.orange import Orange
+from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.store365 import Store365
 from airflow_cloudbilling.sandbox.twotcloud import TwoTCloud
-from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
+from airflow_cloudbilling.sandbox.vendor import FILES, Answer, Incoming, Options, Vendor
 
-VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange, CloudOnex, Store365)
+VENDORS: tuple[type[Vendor], ...] = (TwoTCloud, Orange, CloudOnex, Store365, Sage)
 SECRET_HEADERS = ("authorization", "x-api-key", "apikey", "cookie", "proxy-authorization")
-SECRET_PARAMS = ("api_key",)
+SECRET_PARAMS = ("api_key", "sig")
 Custom = Answer | Callable[[Incoming], Answer]
 
 
@@ -52,7 +53,7 @@ class Sandbox:
     :param options: the data set and what is enforced, see :class:`~airflow_cloudbilling.sandbox.vendor.Options`:
         ``seed``, ``months``, ``invoices`` (in each month and kind), ``last_month``, ``huge_invoice_mb``,
         ``strict_versions``, ``empty_shape`` (list, null, no_content), ``registered_ip``, ``contracts``,
-        ``token_seconds``, ``file_kb``, ``unreadable_files``.
+        ``token_seconds``, ``file_kb``, ``unreadable_files``, ``sage_statuses``, ``sage_key_uses``.
     :raises ValueError: when the host is not a loopback address.
     """
 
@@ -73,20 +74,24 @@ class Sandbox:
         self.stopping = threading.Event()
         self._custom: dict[str, Custom] = {}
         self._requests: deque[Seen] = deque(maxlen=10_000)
-        self._server = _Server((self.host, port), self, tls)
+        self._servers = [_Server((self.host, port), self, tls), _Server((self.host, 0), self, tls, FILES)]
         shown = f"[{self.host}]" if ":" in self.host else self.host
-        self.url = f"{'https' if tls else 'http'}://{shown}:{self._server.server_address[1]}"
+        ports = (server.server_address[1] for server in self._servers)
+        self.url, self.files_url = (f"{'https' if tls else 'http'}://{shown}:{port}" for port in ports)
+        for vendor in self.vendors.values():
+            vendor.files_url = self.files_url
 
     def __enter__(self) -> Sandbox:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="sandbox", daemon=True)
-        thread.start()
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, args=(0.02,), name="sandbox", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._server.drop_connections()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+            server.drop_connections()
 
     @property
     def requests(self) -> list[Seen]:
@@ -165,8 +170,11 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], sandbox: Sandbox, tls: tuple[str, str] | None) -> None:
+    def __init__(
+        self, address: tuple[str, int], sandbox: Sandbox, tls: tuple[str, str] | None, folder: str = ""
+    ) -> None:
         self.sandbox = sandbox
+        self.folder = folder  # stands before every path, so that vendors tell the second host from the first
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)
@@ -210,7 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         sandbox = self.server.sandbox
         request = self._incoming()
         controls = request.path.startswith(control.PREFIX)
-        fault = None if controls else sandbox.faults.pick(request.method, self.path)
+        fault = None if controls else sandbox.faults.pick(request.method, self.server.folder + self.path)
         answer = sandbox.answer(request)
         answer = fault.replaced(answer) if fault else answer
         if not controls:
@@ -222,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        return Incoming(self.command, parts.path, query, headers, body, self.client_address[0])
+        return Incoming(self.command, self.server.folder + parts.path, query, headers, body, self.client_address[0])
 
     def _send(self, answer: Answer, fault: Fault | None) -> None:
         stopping = self.server.sandbox.stopping

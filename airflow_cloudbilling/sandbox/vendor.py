@@ -12,6 +12,8 @@ from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.sandbox.books import Books
 from airflow_cloudbilling.sandbox.data import Reseller
 
+FILES = "/_files"  # what paths of the second host begin with
+
 
 @dataclass(frozen=True)
 class Incoming:
@@ -68,6 +70,8 @@ class Options:
     rate_retry_after: bool = False  # CloudOnex: whether a 429 has Retry-After beside X-RateLimit-Reset
     cloudonex_style: str = "enveloped"  # enveloped, meta, bare, rows
     cloudonex_filters: bool = True  # older versions send every invoice, whatever days are asked for
+    sage_statuses: str = "validating,processing,accepted"  # what tracking says of an upload, poll by poll
+    sage_key_uses: int = 0  # requests after which an API key has expired; 0: it does not
 
     @property
     def last_day(self) -> date:
@@ -85,6 +89,7 @@ class Vendor:
     name: ClassVar[str]  # the connection type
     paths: ClassVar[re.Pattern[str]]  # which paths are this vendor's; no two vendors share one
     prefixes: ClassVar[Mapping[str, str]]  # kind → what the ids of its invoices begin with
+    files_url: str = ""  # of the second host, for files with signed addresses
 
     def __init__(self, options: Options) -> None:
         self.options = options

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError
 from airflow_cloudbilling.model import Document, Notice, Portion
@@ -37,6 +36,7 @@ from airflow_cloudbilling.sources.orange_answers import (
 )
 from airflow_cloudbilling.sources.orange_documents import DEFAULT_TYPES, Listed, Lists, kind_of, types_of
 from airflow_cloudbilling.sources.orange_files import Files
+from airflow_cloudbilling.urls import path_part
 
 # "Focus on the access token": valid for 60 minutes; the answer's table is missing in the document.
 _TOKEN_SECONDS = 3600.0
@@ -230,7 +230,7 @@ class OrangeCloudStore(Source):
         base = "/contracts" if settings.options.get("contract_path_style") == "plural" else "/contract"
         if resource == "user":
             contract = self._contract(str(data.get("contract_id") or ""), settings)
-            path, data = f"{base}/{_quoted(contract)}/user", _without(data, "contract_id")
+            path, data = f"{base}/{path_part(contract)}/user", _without(data, "contract_id")
         elif resource == "contract":
             path = f"{base}/"
         else:
@@ -288,13 +288,8 @@ class OrangeCloudStore(Source):
         return self._get("/documents", settings, contract, asked)
 
     def _file(self, document_id: str, contract: str, params: Mapping[str, str], settings: Settings) -> Request:
-        return self._get(f"/documents/{_quoted(document_id)}/file", settings, contract, params)
+        return self._get(f"/documents/{path_part(document_id)}/file", settings, contract, params)
 
 
 def _without(params: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in params.items() if key != name}
-
-
-def _quoted(name: str) -> str:
-    """Return a path's part that stays one: no slash, and no dots that mean another folder."""
-    return quote(name, safe="", errors="surrogatepass") if name.strip(".") else "%2E" * len(name)

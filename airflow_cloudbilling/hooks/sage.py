@@ -1,0 +1,186 @@
+"""The hook of the connection type ``sage_connected_cloud``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow.sdk.log import mask_secret
+
+from airflow_cloudbilling.content import Content
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, MalformedReplyError
+from airflow_cloudbilling.hooks.billing import BillingHook
+from airflow_cloudbilling.source import Reply, Request
+from airflow_cloudbilling.sources import sage_answers
+from airflow_cloudbilling.sources.sage import SageConnectedCloud, put_request, result_request
+from airflow_cloudbilling.sources.sage_answers import Passcode, Tracking, Uploaded
+from airflow_cloudbilling.urls import signatures
+
+if TYPE_CHECKING:
+    from airflow_cloudbilling.client import Client
+
+__all__ = ["Passcode", "SageConnectedCloudHook", "Tracking", "Uploaded"]
+
+
+class SageConnectedCloudHook(BillingHook):
+    """Sage Connected Cloud: on-boarding, API keys, and files that go there and come back.
+
+    Methods that take a ``client`` use it instead of opening one for the call: whoever asks again and again keeps one,
+    from ``with hook.get_conn() as client``, or in a triggerer from ``hook.get_conn(keeps_tokens=False)``.
+
+    :param conn_id: an Airflow connection of the type ``sage_connected_cloud``.
+    """
+
+    default_conn_name = "sage_connected_cloud_default"
+    conn_type = "sage_connected_cloud"
+    hook_name = "Sage Connected Cloud"
+
+    @property
+    def sage(self) -> SageConnectedCloud:
+        """What is known about Sage."""
+        source = self.source
+        assert isinstance(source, SageConnectedCloud)
+        return source
+
+    # On-boarding
+
+    def register_developer(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Register a developer and an application by ``POST developers``.
+
+        :param data: the developer's and the application's details, with the ``notificationUrl``, as Sage wants them.
+        :returns: what Sage answers; at its ``registrationUrl`` a person has to solve a captcha.
+        :raises InDoubtError: when it may have been carried out or not; it is never sent twice by itself.
+        """
+        return self._answer(self.sage.onboarding("register_developer", data, self.settings))
+
+    def register_application(self, data: Mapping[str, Any], developer_id: str | None = None) -> dict[str, Any]:
+        """Register a further application by ``POST applications``; errors as of :meth:`register_developer`.
+
+        :param developer_id: instead of the connection's login.
+        """
+        ids = {"developer_id": developer_id or ""}
+        return self._answer(self.sage.onboarding("register_application", data, self.settings, **ids))
+
+    def create_passcode(self, developer_id: str | None = None, application_id: str | None = None) -> Passcode:
+        """Return a new passcode by ``POST passcodes``, which a person enters in the Sage product.
+
+        :param developer_id: instead of the connection's login.
+        :param application_id: instead of the connection's ``application_id``.
+        """
+        ids = {"developer_id": developer_id or "", "application_id": application_id or ""}
+        request = self.sage.passcode(self.settings, **ids)
+        with self._asked(request) as reply:
+            found = sage_answers.passcode_of(reply, self.settings)
+        mask_secret(found.passcode)
+        return found
+
+    # Files
+
+    def upload(
+        self,
+        scope: str,
+        content: IO[bytes],
+        *,
+        name: str,
+        size: int,
+        sha256: str,
+        media: str = "application/json",
+        on_tracking_id: Callable[[str], None] | None = None,
+    ) -> Uploaded:
+        """Send a file, once, in the way that the connection's ``upload_strategy`` says; memory does not grow with it.
+
+        :param scope: of the file, such as ``Orders``.
+        :param content: the file, seekable; sent from its beginning.
+        :param name: of the file, for Sage.
+        :param size: its bytes.
+        :param sha256: its hex digest.
+        :param on_tracking_id: is told Sage's id of the upload the moment it is known: of a presigned upload that is
+            before the file goes out.
+        :raises InDoubtError: when the file may have arrived or not; it is never sent again by itself.
+        :raises RefusedError: when Sage did not take it.
+        :raises UnavailableError: when it was not sent.
+        """
+        if content.seek(0, 2) != size:
+            raise ConfigurationError(f"{name!r} is not of {size} bytes any more; build the file again.", field="size")
+        file = Content(content, size, media)
+        with self.get_conn() as client:
+            first = self.sage.upload(scope, file, self.settings, name=name, sha256=sha256)
+            with self._asked(first, client) as reply:
+                uploaded = self._uploaded(reply)
+            if on_tracking_id is not None:
+                on_tracking_id(uploaded.tracking_id)
+            if first.content is None:
+                self._put(uploaded, file, client)
+        return uploaded
+
+    def track(self, tracking_id: str, client: Client | None = None) -> Tracking:
+        """Return what Sage says of an upload, by ``GET tracking file``.
+
+        :raises MalformedReplyError: when it says no status.
+        """
+        with self._asked(self.sage.tracking(tracking_id, self.settings), client) as reply:
+            return sage_answers.tracking_of(reply, self.settings)
+
+    async def atrack(self, tracking_id: str, client: Client) -> Tracking:
+        """Return what :meth:`track` returns, on the running event loop; await :meth:`aget_settings` before.
+
+        :param client: of ``get_conn(keeps_tokens=False)``: it never rotates an API key.
+        :raises ExpiredKeyError: when the API key is over, also the one in the store, which was read again. A trigger
+            then yields an event that makes a worker ask, whose hook rotates.
+        """
+        reply = await client.arequest(self.sage.tracking(tracking_id, self.settings))
+        with closing(reply.body):
+            return sage_answers.tracking_of(reply, self.settings)
+
+    def download_result(self, url: str, client: Client | None = None) -> Reply:
+        """Return the result file of an upload; the caller closes its ``body``.
+
+        :param url: :attr:`Tracking.result_url`; the API key goes along to the connection's own origin only.
+        :raises RefusedError: when it is another host that is not among ``allowed_hosts``.
+        """
+        self._mask_signature(url)
+        return self._reply(result_request(url), client)
+
+    def download_scope(self, scope: str) -> Reply:
+        """Return a scope's file, always the full data of the scope; the caller closes its ``body``, spooled to disk."""
+        return self._reply(self.sage.download(scope, self.settings))
+
+    def _put(self, uploaded: Uploaded, file: Content, client: Client) -> None:
+        self._mask_signature(uploaded.upload_url)
+        with self._asked(put_request(uploaded.upload_url, file), client):
+            self.log.info("The file of upload %s is sent.", uploaded.tracking_id)
+
+    @staticmethod
+    def _mask_signature(url: str) -> None:
+        for text in signatures(url):
+            mask_secret(text)
+
+    def _uploaded(self, reply: Reply) -> Uploaded:
+        """Return what Sage answered to an upload's first request; without an id nobody knows what became of it."""
+        presigned = reply.request.content is None
+        try:
+            uploaded = sage_answers.uploaded_of(reply, self.settings)
+            if presigned and not uploaded.upload_url:
+                sage_answers.malformed(reply, self.settings, "the answer holds no uploadUrl")
+        except MalformedReplyError as error:
+            if presigned:  # no file was sent
+                raise
+            raise InDoubtError(f"{error} Sage may have the file; look there before it is sent again.") from None
+        return uploaded
+
+    def _answer(self, request: Request) -> dict[str, Any]:
+        with self._asked(request) as reply:
+            return sage_answers.plain_object(reply, self.settings, "an answer", sage_answers.SECRET_NAMES)
+
+    @contextmanager
+    def _asked(self, request: Request, client: Client | None = None) -> Iterator[Reply]:
+        reply = self._reply(request, client)
+        with closing(reply.body):
+            yield reply
+
+    def _reply(self, request: Request, client: Client | None = None) -> Reply:
+        if client is not None:
+            return client.request(request)
+        with self.get_conn() as opened:
+            return opened.request(request)

@@ -1,0 +1,145 @@
+"""Files of the sandbox's Sage: uploads with their states and results, and scopes to download."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, PRODUCTS
+from airflow_cloudbilling.sandbox.vendor import Answer, Incoming
+
+FINAL = ("accepted", "failed")  # "When 'accepted' or 'failed', the Sage product upload a file with the results"
+
+
+class Upload:
+    """One file on its way.
+
+    :param statuses: what tracking says, one after the other; the last one stays.
+    :param told: of a presigned upload what was said of the file.
+    """
+
+    def __init__(self, tracking_id: str, scope: str, statuses: Sequence[str], told: dict[str, Any] | None) -> None:
+        self.tracking_id = tracking_id
+        self.scope = scope
+        self.statuses = [*statuses]
+        self.told = told
+        self.polls = 0
+        self.received = 0
+        self.result: bytes | None = None
+
+    @property
+    def status(self) -> str:
+        """What tracking said last."""
+        return self.statuses[min(max(self.polls, 1), len(self.statuses)) - 1] if self.received else "awaiting_upload"
+
+    def signature(self, kind: str) -> str:
+        """Return the signature of one of the upload's addresses."""
+        return hashlib.sha256(f"{kind}/{self.tracking_id}".encode()).hexdigest()[:24]
+
+    def upload_url(self, files_url: str) -> str:
+        """Return the address that takes the file."""
+        return f"{files_url}/uploads/{self.tracking_id}?sig={self.signature('uploads')}&X-Expires=3600"
+
+    def said(self, files_url: str) -> dict[str, Any]:
+        """Return what tracking says, and let the upload go on."""
+        if self.received:
+            self.polls += 1
+        done = self.status in FINAL and self.result is not None
+        result = f"{files_url}/results/{self.tracking_id}?sig={self.signature('results')}" if done else None
+        progress = 100 * min(self.polls, len(self.statuses)) // len(self.statuses)
+        return {"id": self.tracking_id, "scope": self.scope, "status": self.status, "progress": progress,
+                "downloadResultUrl": result}  # fmt: skip
+
+    def differs(self, content: bytes) -> str | None:
+        """Return what of a presigned upload is not as it was told."""
+        told = self.told or {}
+        if told.get("size") != len(content):
+            return f"size is {len(content)}, not {told.get('size')}"
+        digest = hashlib.sha256(content).hexdigest()
+        return None if told.get("sha256") == digest else f"sha256 is {digest}"
+
+    def receive(self, content: bytes, rejects: Collection[str]) -> list[str]:
+        """Take the file, validate it and return the ids of its records."""
+        self.received += 1
+        try:
+            records = json.loads(content)
+            ids = [str(record["id"]) for record in records]
+        except (ValueError, TypeError, KeyError) as error:
+            self.statuses = ["validating", "failed"]
+            words = f"{type(error).__name__}: expected a list of objects with an id"
+            self.result = json.dumps({"status": "failed", "errors": [words]}).encode()
+            return []
+        results = [
+            {"id": each, "status": "rejected", "errors": [f"{each} is not wanted"]}
+            if each in rejects
+            else {"id": each, "status": "accepted", "errors": []}
+            for each in ids
+        ]
+        self.result = json.dumps(results).encode()
+        return ids
+
+
+class Shelf:
+    """Uploads by their tracking id, and the last version of each scope's file."""
+
+    def __init__(self, seed: int) -> None:
+        self.uploads: dict[str, Upload] = {}
+        self.scopes: dict[str, bytes] = {"Customers": _customers(), "Products": _products()}
+        self._seed = seed
+        self._lock = threading.Lock()
+
+    def begin(self, scope: str, statuses: Sequence[str], told: dict[str, Any] | None = None) -> Upload:
+        """Return a new upload."""
+        with self._lock:
+            name = hashlib.sha256(f"{self._seed}/upload/{len(self.uploads)}".encode()).hexdigest()[:12]
+            self.uploads[name] = Upload(name, scope, statuses, told)
+            return self.uploads[name]
+
+    def keep(self, upload: Upload, content: bytes) -> None:
+        """Make a file the last version of its scope."""
+        self.scopes[upload.scope] = content
+
+    def scope(self, name: str) -> Answer | None:
+        """Return a scope's file, all of its data."""
+        content = self.scopes.get(name)
+        if content is None:
+            return None
+        tag = hashlib.sha256(content).hexdigest()[:16]
+        return Answer(200, (content,), "application/json", {"ETag": f'"{tag}"'})
+
+
+def file_of(request: Incoming) -> bytes | None:
+    """Return the file of an upload: the body, or the form's field ``file``."""
+    boundary = re.search(r"multipart/form-data;.*boundary=\"?([^\";]+)", request.headers.get("content-type", ""))
+    if boundary is None:
+        return request.body
+    for part in request.body.split(f"--{boundary[1]}".encode())[1:-1]:
+        head, _, content = part.partition(b"\r\n\r\n")
+        if b'name="file"' in head and b"filename=" in head:
+            return content.removesuffix(b"\r\n")
+    return None
+
+
+def _customers() -> bytes:
+    """Return the scope ``Customers`` in the fields of the e-commerce solution (vendor facts 4b)."""
+    moment = "2026-11-01T00:00:00Z"
+    return json.dumps(
+        [
+            {"id": str(one.account), "idNumber": one.number, "firstName": "", "lastName": one.name,
+             "email": f"{one.number.lower()}@example.test", "addresses": [], "timestamp": moment}
+            for one in CUSTOMERS
+        ]
+    ).encode()  # fmt: skip
+
+
+def _products() -> bytes:
+    return json.dumps(
+        [
+            {"id": one.sku, "reference": one.sku, "name": one.name, "netPrice": one.price, "tax": "21"}
+            for one in PRODUCTS
+        ]
+    ).encode()
