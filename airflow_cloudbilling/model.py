@@ -214,3 +214,15 @@ class Portion(NamedTuple):
 
     account: str
     kind: str
+
+
+class Outcome(NamedTuple):
+    """What the ERP says of one record that it was sent.
+
+    :param record_key: the record's id.
+    :param status: ``accepted``, ``rejected``, or ``unknown`` when its word for it is not known.
+    """
+
+    record_key: str
+    status: str
+    message: str = ""

@@ -43,6 +43,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def is_locked(self, connection: Connection, name: str) -> bool:
+        """Whether somebody else holds the lock of this name right now."""
+        raise NotImplementedError
+
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Insert a block of rows, see :mod:`rows`, the fastest way that the database allows everybody."""
         raise NotImplementedError
@@ -98,11 +102,20 @@ class PostgreSQL(Dialect):
     @contextmanager
     def locked(self, connection: Connection, name: str) -> Iterator[None]:
         """Run a transaction under an advisory lock."""
-        key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
         with connection.begin():
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (key,))
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (self._key(name),))
             yield
+
+    def is_locked(self, connection: Connection, name: str) -> bool:
+        """Whether the advisory lock cannot be had."""
+        with connection.begin():
+            got = connection.exec_driver_sql("SELECT pg_try_advisory_xact_lock(%s)", (self._key(name),))
+            return not got.scalar_one()
+
+    @staticmethod
+    def _key(name: str) -> int:
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Send rows by COPY."""
@@ -130,7 +143,7 @@ class MySQL(Dialect):
     @contextmanager
     def locked(self, connection: Connection, name: str) -> Iterator[None]:
         """Run a transaction under a named lock."""
-        key = f"cloudbilling:{hashlib.sha256(name.encode()).hexdigest()[:48]}"
+        key = self._key(name)
         got = connection.exec_driver_sql("SELECT GET_LOCK(%s, %s)", (key, LOCK_SECONDS)).scalar()
         connection.commit()  # what the transaction sees must be later than the lock
         if not got:
@@ -142,6 +155,16 @@ class MySQL(Dialect):
             if not connection.invalidated:
                 connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (key,))
                 connection.commit()
+
+    def is_locked(self, connection: Connection, name: str) -> bool:
+        """Whether the named lock is taken."""
+        with connection.begin():
+            free = connection.exec_driver_sql("SELECT IS_FREE_LOCK(%s)", (self._key(name),)).scalar_one()
+            return bool(free == 0)
+
+    @staticmethod
+    def _key(name: str) -> str:
+        return f"cloudbilling:{hashlib.sha256(name.encode()).hexdigest()[:48]}"
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Send rows by INSERT statements of many rows; LOAD DATA LOCAL is switched off in most places, for good."""

@@ -31,7 +31,7 @@ from airflow_cloudbilling.staging.columns import (
     texts,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Tables:
@@ -203,6 +203,15 @@ class Tables:
                 tracking_id="Sage's own", progress="as Sage says it", result_uri="of the result file, without signature"
             ),
             *task_columns(),
+            Column("map_index", Integer, comment="of the task instance; -1 when it is not mapped"),
+            *(
+                Column(name, Integer, comment=comment)
+                for name, comment in {
+                    "record_count": "records of the file; of a user's own file those of its result",
+                    "accepted_count": "records that Sage accepted",
+                    "rejected_count": "records that Sage rejected",
+                }.items()
+            ),
             *(
                 Column(name, MOMENT, comment="UTC, by the database")
                 for name in ("created_at", "submitted_at", "ended_at")
@@ -223,6 +232,9 @@ class Tables:
             *texts(record_key="of the record in the file", message="what Sage or a person says of it"),
             Column("ended_at", MOMENT, comment="UTC, by the database"),
         )
+        self._by_invoice(self.upload_item)
+        record_key = self.upload_item.c.record_key
+        Index(f"{self.upload_item.name}_by_record", record_key, mysql_length={"record_key": 64})
         self.close = self._table(
             "close",
             "the sets of invoices that were reconciled, approved and sent",

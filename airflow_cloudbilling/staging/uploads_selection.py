@@ -1,0 +1,209 @@
+"""Which staged invoices a file is about: those of a period, or exactly an approved set; and what became of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import date
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, exists, func, select
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.exact import canonical
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.staging.columns import AMOUNT
+from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
+from airflow_cloudbilling.staging.loader import Staging
+from airflow_cloudbilling.staging.posting import InvoiceKey
+from airflow_cloudbilling.staging.uploads_intent import chunks
+
+Row = dict[str, Any]
+REFUSED = ("rejected", "refused", "superseded", "withdrawn", "cancelled")  # an approval that is none
+_PAGE = 500  # invoices read at once
+_LINES = 20_000  # lines read at once, of one invoice more if it has more
+
+
+class Survey(NamedTuple):
+    """What a selection comes to.
+
+    :param free: invoices that may be sent.
+    :param posted: invoices that an ERP has marked as posted, or that were accepted before.
+    :param uploads: upload → how many of its invoices are in it and not rejected.
+    """
+
+    free: int
+    posted: int
+    uploads: Mapping[str, int]
+
+
+class Approved(NamedTuple):
+    """A row of ``cloudbilling_close``: the invoices that a person has approved, with the hashes of their contents."""
+
+    close_id: str
+    hashes: Mapping[InvoiceKey, str]
+
+
+class Selection:
+    """Invoices of one kind: of a period's slices, or of an approved set.
+
+    :param kind: ``sales`` …; None, of an approved set: all of them.
+    """
+
+    def __init__(
+        self, staging: Staging, kind: str | None, period: Period | None = None, approved: Approved | None = None
+    ) -> None:
+        self.staging = staging
+        self.kind = kind
+        self.period = period
+        self.approved = approved
+        self.hashes: dict[InvoiceKey, str] = {}
+        if approved:
+            self.hashes = {k: h for k, h in approved.hashes.items() if kind is None or k.kind == kind}
+
+    @property
+    def words(self) -> str:
+        """What is selected, for logs."""
+        what = f"{self.kind} invoices" if self.kind else "invoices"
+        where = f"close {self.approved.close_id}" if self.approved else self.period.key if self.period else ""
+        return f"{what} of {where}"
+
+    def survey(self) -> Survey:
+        """Count what is free, what is posted, and what stands in which upload."""
+        tables, uploads = self.staging.tables, dict[str, int]()
+        invoice, item = tables.invoice, tables.upload_item
+        free = posted = 0
+        in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
+        with self.staging.engine.connect() as connection:
+            for part in self._parts(connection):
+                free += self._count(connection, and_(part, ~is_frozen(tables)))
+                posted += self._count(connection, and_(part, invoice.c.posted_at.is_not(None)))
+                joined = select(item.c.upload_id, func.count()).select_from(invoice.join(item, in_upload))
+                for upload_id, count in connection.execute(joined.where(part).group_by(item.c.upload_id)):
+                    uploads[upload_id] = uploads.get(upload_id, 0) + count
+        return Survey(free, posted, uploads)
+
+    def differences(self) -> list[str]:
+        """Return in words, of an approved set, which invoices are no longer staged as they were approved."""
+        invoice, left, told = self.staging.tables.invoice, dict(self.hashes), list[str]()
+        columns = [invoice.c[n] for n in (*InvoiceKey._fields, "content_hash")]
+        with self.staging.engine.connect() as connection:
+            for part in self._parts(connection):
+                for row in connection.execute(select(*columns).where(part)):
+                    key = InvoiceKey(*row[:4])
+                    if left.pop(key, row[4]) != row[4]:
+                        told.append(f"{key.invoice_id} was changed")
+        return told + [f"{key.invoice_id} is no longer staged" for key in left]
+
+    def invoices(self, *, raw: bool = False) -> Iterator[tuple[Row, list[Row]]]:
+        """Yield the free invoices in a fixed order, each with its lines; memory does not grow with their number.
+
+        Amounts are ``Decimal`` in their one form, days ISO text.
+
+        :param raw: whether they have what the vendor sent as well.
+        """
+        tables = self.staging.tables
+        with closing(self.staging.engine.connect()) as connection:
+            for part in self._parts(connection):
+                for page in self._pages(connection, and_(part, ~is_frozen(tables)), raw):
+                    lines = self._lines(connection, page, raw)
+                    for header in page:
+                        yield header, lines.pop(header["invoice_id"], [])
+
+    def _parts(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
+        """Yield conditions that together choose the invoices, each those of one account."""
+        invoice, slices = self.staging.tables.invoice, self.staging.tables.slice_invoice
+        if self.approved:
+            for account, keys in groupby(sorted(self.hashes), key=lambda key: key[:3]):
+                for chunk in chunks(key.invoice_id for key in keys):
+                    yield and_(_account(invoice, *account), invoice.c.invoice_id.in_(chunk))
+            return
+        of_period = and_(slices.c.kind == self.kind, slices.c.period == str(self.period))
+        names = [slices.c[n] for n in ("provider", "account", "kind")]
+        for account in connection.execute(select(*names).where(of_period).distinct().order_by(*names)).all():
+            same = [slices.c[n] == invoice.c[n] for n in InvoiceKey._fields]
+            yield and_(_account(invoice, *account), exists().where(*same, slices.c.period == str(self.period)))
+
+    def _count(self, connection: Connection, which: ColumnElement[bool]) -> int:
+        counted = select(func.count()).select_from(self.staging.tables.invoice).where(which)
+        return connection.scalar(counted) or 0
+
+    def _pages(self, connection: Connection, which: ColumnElement[bool], raw: bool) -> Iterator[list[Row]]:
+        """Yield invoices of one account in their order, a page at a time that does not hold too many lines."""
+        invoice = self.staging.tables.invoice
+        query = select(*_columns(invoice, raw)).where(which).order_by(invoice.c.invoice_id).limit(_PAGE)
+        last: ColumnElement[bool] | None = None
+        while True:
+            found = connection.execute(query if last is None else query.where(last)).mappings().all()
+            page: list[Row] = []
+            lines = 0
+            for row in found:
+                lines += row["line_count"]
+                if page and lines > _LINES:
+                    break
+                page.append(_exact(invoice, dict(row)))
+            connection.rollback()  # no snapshot is held while a page is written
+            if not page:
+                return
+            yield page
+            last = invoice.c.invoice_id > page[-1]["invoice_id"]
+
+    def _lines(self, connection: Connection, page: list[Row], raw: bool) -> dict[str, list[Row]]:
+        line, first = self.staging.tables.invoice_line, page[0]
+        ids = [header["invoice_id"] for header in page]
+        own = and_(_account(line, first["provider"], first["account"], first["kind"]), line.c.invoice_id.in_(ids))
+        query = select(*_columns(line, raw)).where(own).order_by(line.c.invoice_id, line.c.line_number)
+        lines: dict[str, list[Row]] = {}
+        for row in connection.execute(query).mappings():
+            lines.setdefault(row["invoice_id"], []).append(_exact(line, dict(row)))
+        connection.rollback()
+        return lines
+
+
+def approved(staging: Staging, close_id: str) -> Approved:
+    """Return an approved set.
+
+    :raises ConfigurationError: when there is none of this id, or its approval was refused.
+    """
+    close = staging.tables.close
+    with staging.engine.connect() as connection:
+        row = connection.execute(select(close).where(close.c.close_id == close_id)).mappings().first()
+    if row is None:
+        raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
+    if (row["status"] or "").lower() in REFUSED:
+        raise ConfigurationError(f"close {close_id!r} is {row['status']}; nothing of it is sent.", field="close_id")
+    try:
+        members = json.loads(row["invoices"] or "[]")
+        hashes = {InvoiceKey.read(one if isinstance(one, dict) else one[:4]): _hash(one) for one in members}
+    except (ConfigurationError, TypeError, KeyError, IndexError, ValueError) as error:
+        message = f"close {close_id!r} does not list invoices with their hashes ({type(error).__name__})."
+        raise ConfigurationError(message, field="close_id") from error
+    return Approved(close_id, hashes)
+
+
+def _hash(member: Any) -> str:
+    return str(member["content_hash"] if isinstance(member, dict) else member[4])
+
+
+def _account(table: Table, provider: str, account: str, kind: str) -> ColumnElement[bool]:
+    return and_(table.c.provider == provider, table.c.account == account, table.c.kind == kind)
+
+
+def _columns(table: Table, raw: bool) -> list[ColumnElement[Any]]:
+    return [column for column in table.columns if raw or column.name != "raw"]
+
+
+def _exact(table: Table, row: Row) -> Row:
+    """Return a row in the form that is the same on every database."""
+    return {name: _amount(value) if table.c[name].type is AMOUNT else _plain(value) for name, value in row.items()}
+
+
+def _amount(value: Any) -> Decimal | None:
+    return None if value is None else Decimal(canonical(Decimal(value)))
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, date) else value  # a datetime is a date too
