@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture bench-loader bench-pages check clean
+.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -28,6 +28,18 @@ torture: $(READY) ## kill loads, sessions and copies at every step, on every dat
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix
+
+bench: ## import 500 pages beside dlt, HttpOperator and a loop by hand; BENCH="--pages 50 --rounds 1" for a first look
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.ready
+	@.venv-bench/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
+	@.venv-bench/bin/python -m pip install -q -c $(CONSTRAINTS) -r benchmarks/peers/requirements.txt
+	@$(MAKE) --no-print-directory .venv-bench-dlt/.ready || echo "dlt does not install; it is left out" >&2
+	@.venv-bench/bin/python benchmarks/bench.py $(BENCH)
+
+.venv-bench-dlt/.ready: benchmarks/peers/dlt/requirements.txt
+	@.venv-bench/bin/python -m venv --clear .venv-bench-dlt
+	@.venv-bench-dlt/bin/python -m pip install -q -r benchmarks/peers/dlt/requirements.txt
+	@touch $@
 
 bench-loader: ## load 300,000 rows into each database, beside executemany and Airflow's insert_rows
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.ready

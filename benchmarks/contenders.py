@@ -6,8 +6,6 @@ do what their users do: delete the month and insert it anew, or replace row by r
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
@@ -16,6 +14,8 @@ from typing import Any
 
 from books import OCTOBER
 from database import Bench
+from hooks import hook_of
+from peers.statements import MARKS, insert, upsert_from
 from sqlalchemy import Table
 
 from airflow_cloudbilling.model import Invoice, InvoiceLine
@@ -51,7 +51,7 @@ def cloudbilling(bench: Bench, items: Items, again: bool) -> Work:
 
 def executemany(bench: Bench, items: Items, again: bool) -> Work:
     """Return the work of the driver's own ``executemany``, in one transaction."""
-    mark = "?" if bench.kind == "sqlite" else "%s"
+    mark = MARKS[bench.kind]
     rows = {part: _rows(items, part) for part in PARTS}
 
     def work() -> None:
@@ -62,9 +62,7 @@ def executemany(bench: Bench, items: Items, again: bool) -> Work:
                 if again:
                     where = f"provider = {mark} AND account = {mark} AND kind = {mark}"
                     cursor.execute(f"DELETE FROM {table.name} WHERE {where}", KEY)
-                names = table.columns.keys()
-                marks = ", ".join([mark] * len(names))
-                cursor.executemany(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows[part])
+                cursor.executemany(insert(bench.kind, table.name, table.columns.keys()), rows[part])
             connection.commit()
 
     return work
@@ -93,14 +91,10 @@ def _copied(row: Row) -> str:
 
 
 def _upsert(table: Table) -> str:
-    key = ", ".join(column.name for column in table.primary_key)
-    names = [column.name for column in table.columns if not column.primary_key]
-    values = ", ".join(f"{name} = excluded.{name}" for name in names)
-    staged, new = (", ".join(f"{of}.{name}" for name in names) for of in (table.name, "excluded"))
-    return (
-        f"INSERT INTO {table.name} SELECT * FROM new_rows "
-        f"ON CONFLICT ({key}) DO UPDATE SET {values} WHERE ({staged}) IS DISTINCT FROM ({new})"
+    key, others = (
+        [column.name for column in table.columns if column.primary_key is is_key] for is_key in (True, False)
     )
+    return upsert_from("new_rows", table.name, key, others)
 
 
 def insert_rows(bench: Bench, items: Items, again: bool) -> Work:
@@ -114,7 +108,7 @@ def insert_rows_many(bench: Bench, items: Items, again: bool) -> Work:
 
 
 def _hook_work(bench: Bench, items: Items, again: bool, **options: bool) -> Work:
-    hook = _hook(bench)
+    hook = hook_of(bench.kind, bench.fields)
     rows = {part: _rows(items, part) for part in PARTS}
 
     def work() -> None:
@@ -144,28 +138,6 @@ def contenders(kind: str) -> list[str]:
     names = [name for name in CONTENDERS if kind != "postgres" or "executemany=" not in name]
     names = [name for name in names if kind == "postgres" or name != LIMIT]
     return [name for name in names if not (absent and name.startswith("insert_rows"))]
-
-
-def _hook(bench: Bench) -> Any:
-    """Return Airflow's own hook for the database.
-
-    :raises ImportError: when its provider package is not installed.
-    """
-    fields = dict(bench.fields)
-    if bench.kind == "mysql":  # the hook's other driver, mysqlclient, has no wheels
-        fields["extra"] = {"client": "mysql-connector-python"}
-    os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(fields)
-    if bench.kind == "postgres":
-        from airflow.providers.postgres.hooks.postgres import PostgresHook
-
-        return PostgresHook("bench")
-    if bench.kind == "mysql":
-        from airflow.providers.mysql.hooks.mysql import MySqlHook
-
-        return MySqlHook("bench")
-    from airflow.providers.sqlite.hooks.sqlite import SqliteHook
-
-    return SqliteHook("bench")
 
 
 def _rows(items: Items, part: type) -> Iterable[Row]:

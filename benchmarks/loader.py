@@ -2,7 +2,7 @@
 
 Each measurement runs in a process of its own; contenders take turns (A-B-A-B), and the median of the rounds counts.
 Servers are named in CLOUDBILLING_TEST_POSTGRES and CLOUDBILLING_TEST_MYSQL, e.g.
-``postgresql://postgres@127.0.0.1:5432/test``; a database ``cloudbilling_bench`` is made there, and removed.
+``postgresql://postgres@127.0.0.1:5432/test``; a database ``cloudbilling_bench_…`` is made there, and removed.
 """
 
 from __future__ import annotations

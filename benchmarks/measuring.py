@@ -43,15 +43,21 @@ def since(before: int | None, after: int | None) -> int | None:
 
 
 def in_process(
-    script: str | Path, arguments: Mapping[str, Any], *, python: str = sys.executable, **environment: str
+    script: str | Path,
+    arguments: Mapping[str, Any],
+    *,
+    python: str = sys.executable,
+    timeout: float | None = None,
+    **environment: str,
 ) -> Result:
     """Run ``script --one ARGUMENTS`` in a process of its own, and return what its last line says.
 
+    :param timeout: seconds; then the process is ended.
     :param environment: further variables; Airflow is told to be quiet.
     """
     own = {**os.environ, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR", **environment}
     command = [python, str(script), "--one", json.dumps(arguments)]
-    done = subprocess.run(command, check=True, env=own, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, check=True, env=own, stdout=subprocess.PIPE, text=True, timeout=timeout)
     result: Result = json.loads(done.stdout.splitlines()[-1])
     return result
 

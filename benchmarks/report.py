@@ -18,6 +18,7 @@ HEAD = ("database", "loader", "raw", "first", "again", "1 % changed", "log MB", 
 PACKAGES = (
     "apache-airflow",
     "apache-airflow-providers-common-sql",
+    "apache-airflow-providers-http",
     "apache-airflow-providers-postgres",
     "apache-airflow-providers-mysql",
     "apache-airflow-providers-sqlite",
@@ -25,6 +26,8 @@ PACKAGES = (
     "psycopg",
     "PyMySQL",
     "mysql-connector-python",
+    "httpx",
+    "msgspec",
 )
 
 
