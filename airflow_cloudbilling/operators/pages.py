@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import tempfile
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class WaitingPages:
     """The pages of one load, of an entered :class:`~airflow_cloudbilling.staging.loader.Load`.
 
-    Pages that were read lie in one file of the worker until :meth:`keep` writes them into the staging database; most
-    loads never wait, and then nothing is written.
+    Pages that were read lie in one file of the worker, each after a line that says what it answers, until :meth:`keep`
+    writes them into the staging database; most loads never wait, and then nothing is written.
 
     :param dropped_fields: names of JSON members that nobody may store.
     :param archive: keeps answers from before the wait too, so that documents know where.
@@ -41,7 +42,6 @@ class WaitingPages:
         self._answered = frozenset(self._before)
         self._told: Reply | None = None
         self._file = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - close() does
-        self._read: list[SpooledPage] = []  # their bodies are empty, they stand in the file one after the other
 
     def answer(self, request: Request) -> Reply | None:
         """Return the answer that came before the wait, once."""
@@ -70,16 +70,14 @@ class WaitingPages:
         """Take over a page that was read."""
         if reply is self._told:
             return
-        sha256, size = reply.sha256, reply.size
-        reply.body.seek(0)
+        body, sha256, size = reply.body, reply.sha256, reply.size
+        body.seek(0)
         if self._dropped:
-            cleaned = without_fields(reply.body.read(), self._dropped)
-            sha256, size = hashlib.sha256(cleaned).hexdigest(), len(cleaned)
-            self._file.write(cleaned)
-        else:
-            shutil.copyfileobj(reply.body, self._file, IN_MEMORY)
-        key, headers = request_key(reply.request), told_headers(reply)
-        self._read.append(SpooledPage(key, reply.url, reply.status, headers, sha256, size, ()))
+            cleaned = without_fields(body.read(), self._dropped)
+            body, sha256, size = io.BytesIO(cleaned), hashlib.sha256(cleaned).hexdigest(), len(cleaned)
+        page = (request_key(reply.request), reply.url, reply.status, told_headers(reply), sha256, size)
+        self._file.write(json.dumps(page).encode() + b"\n")
+        shutil.copyfileobj(body, self._file, IN_MEMORY)
 
     def keep(self) -> None:
         """Write the pages into the staging database: the load is going to wait."""
@@ -91,8 +89,9 @@ class WaitingPages:
         self._file.close()
 
     def _with_bodies(self) -> Iterator[SpooledPage]:
-        for page in self._read:
-            yield page._replace(body=self._body(page.size))
+        while page := self._file.readline():
+            key, url, status, headers, sha256, size = json.loads(page)
+            yield SpooledPage(key, url, status, headers, sha256, size, self._body(size))
 
     def _body(self, size: int) -> Iterator[bytes]:
         while size > 0:
