@@ -33,7 +33,7 @@ from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
-from airflow_cloudbilling.staging.temporary import Batch, columns_like, copy_rows, temporary
+from airflow_cloudbilling.staging.temporary import Batch, Sender, columns_like, copy_rows, temporary
 
 _TEXTS = ("document_type", "filename", "content_type", "uri")
 
@@ -41,8 +41,9 @@ _TEXTS = ("document_type", "filename", "content_type", "uri")
 class Documents:
     """The temporary tables of a load's files and of where the archive keeps bodies, on the load's own connection."""
 
-    def __init__(self, connection: Connection, tables: Tables, slice_: Slice) -> None:
-        self._connection = connection
+    def __init__(self, sender: Sender, tables: Tables, slice_: Slice) -> None:
+        self._sender = sender
+        connection = sender.connection
         self._dialect = dialect_of(connection.dialect.name)
         self._tables = tables
         self._slice = slice_
@@ -58,9 +59,13 @@ class Documents:
         body = [Column(name, tables.document.c[name].type) for name in ("sha256", "uri")]
         self._kept = temporary("new_archived", metadata, *body)
         metadata.create_all(connection, checkfirst=False)
-        self._documents = Batch(connection, self.new, ("seq", *Document._fields, "action"))
-        self._bodies = Batch(connection, self._kept, ("sha256", "uri"))
+        self._documents = Batch(sender, self.new, ("seq", *Document._fields, "action"))
+        self._bodies = Batch(sender, self._kept, ("sha256", "uri"))
         self._seq = 0
+
+    @property
+    def _connection(self) -> Connection:
+        return self._sender.connection
 
     def add(self, document: Document) -> None:
         """Take in a file; of several with the same id the last one counts."""

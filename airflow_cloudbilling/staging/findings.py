@@ -26,7 +26,7 @@ from airflow_cloudbilling.model import Finding, Slice
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
-from airflow_cloudbilling.staging.temporary import Batch, copy_rows, temporary
+from airflow_cloudbilling.staging.temporary import Batch, Sender, copy_rows, temporary
 
 RULES_OF_SOURCES = ("unreadable-amounts",)  # a load that does not state them of an invoice resolves them
 
@@ -34,8 +34,9 @@ RULES_OF_SOURCES = ("unreadable-amounts",)  # a load that does not state them of
 class Findings:
     """The findings of one load: those that its source states, in a temporary table, and those of the merge itself."""
 
-    def __init__(self, connection: Connection, tables: Tables, slice_: Slice) -> None:
-        self._connection = connection
+    def __init__(self, sender: Sender, tables: Tables, slice_: Slice) -> None:
+        self._sender = sender
+        connection = sender.connection
         self._dialect = dialect_of(connection.dialect.name)
         self._table = tables.finding
         self._slice = slice_
@@ -45,8 +46,12 @@ class Findings:
         columns = [Column(name, tables.finding.c[name].type) for name in names]
         self._new = temporary("new_finding", metadata, *columns)
         metadata.create_all(connection, checkfirst=False)
-        self._stated = Batch(connection, self._new, names)
+        self._stated = Batch(sender, self._new, names)
         self._any = False
+
+    @property
+    def _connection(self) -> Connection:
+        return self._sender.connection
 
     def add(self, finding: Finding) -> None:
         """Take in what a source states.

@@ -234,9 +234,8 @@ class Merge:
         own = [literal(value).label(name) for name, value in slice_values(self.slice).items()]
         known = exists().where(of_slice(slices, self.slice), slices.c.invoice_id == new.c.invoice_id)
         rows = select(*own, new.c.invoice_id).where(~known)
-        return self.connection.execute(
-            insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)
-        ).rowcount
+        joining = insert(slices).from_select([*slice_values(self.slice), "invoice_id"], rows)
+        return self.incoming.dialect.walk_once(self.connection, joining).rowcount
 
     def _raise_periods(self) -> None:
         """Let staged invoices that this slice now returns too have its period, where it is greater than theirs."""

@@ -6,6 +6,7 @@ Temporary rows lock nothing, and vanish with the process.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from sqlalchemy import Column, Connection, MetaData, Select, Table, insert, literal
@@ -29,15 +30,47 @@ def columns_like(table: Table, *without: str) -> list[Column[Any]]:
     return [Column(column.name, column.type) for column in table.columns if column.name not in dropped]
 
 
+class Sender:
+    """Sends blocks of rows, one at a time, and lets the database work on the last while the next ones are read.
+
+    :param connection: is used by nobody else but through :attr:`connection`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._dialect = dialect_of(connection.dialect.name)
+        self._sending = ExitStack()
+        self._sent = True
+
+    @property
+    def connection(self) -> Connection:
+        """Return the connection, when the database has taken in what was sent last."""
+        if not self._sent:
+            self._sent = True
+            self._sending.close()
+            self._connection.commit()
+        return self._connection
+
+    def send(self, table: str, names: tuple[str, ...], block: bytes) -> None:
+        """Send a block of rows in a transaction of its own."""
+        inserting = self._dialect.inserting(self.connection, table, names, block)
+        self._sending.enter_context(inserting)
+        self._sent = False
+
+    def close(self) -> None:
+        """End a load that failed; what was sent last does not matter any more, nor how it ends."""
+        with suppress(Exception):
+            self._sending.close()
+
+
 class Batch:
     """Rows of one temporary table that are not sent yet.
 
     :param names: of the columns that the rows have.
     """
 
-    def __init__(self, connection: Connection, table: Table, names: tuple[str, ...]) -> None:
-        self._connection = connection
-        self._insert = dialect_of(connection.dialect.name).insert
+    def __init__(self, sender: Sender, table: Table, names: tuple[str, ...]) -> None:
+        self._sender = sender
         self._table = table.name
         self._names = names
         self._rows: list[bytes] = []
@@ -58,9 +91,8 @@ class Batch:
             self.send(ROW.join(rows))
 
     def send(self, block: bytes) -> None:
-        """Send a block of rows in a transaction of its own."""
-        self._insert(self._connection, self._table, self._names, block)
-        self._connection.commit()
+        """Send a block of rows."""
+        self._sender.send(self._table, self._names, block)
 
 
 def copy_rows(
