@@ -19,12 +19,14 @@ _CANCEL_AGAIN = 1.0  # seconds; wait_for of Python before 3.12 may lose a cancel
 class Asked:
     """A request with its attempts; their exchanges are told when the answer is taken, so that the log is in order.
 
-    :param renewed: whether the vendor refused an access token.
+    :param refused: how many credentials of this request the vendor has refused.
+    :param renewed: whether one of them was fetched for it.
     :param since: when it was asked for, on the monotonic clock.
     """
 
     request: Request
     exchanges: list[Exchange] = field(default_factory=list)
+    refused: int = 0
     renewed: bool = False
     since: float = field(default_factory=time.monotonic)
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, aclosing, nullcontext, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
 from airflow_cloudbilling.background import BackgroundLoop
@@ -29,6 +29,7 @@ from airflow_cloudbilling.source import Conversation, Item, Renew, Reply, Reques
 from airflow_cloudbilling.transport import Counters, LostError, Transport
 from airflow_cloudbilling.urls import target
 
+_T = TypeVar("_T")
 OnExchange = Callable[[str, "int | None", "str | None"], None]
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,13 @@ class Client:
         finally:
             self._report()
 
+    def renew(self) -> None:
+        """Fetch a credential now, whatever the one in use is good for; errors as of :meth:`request`."""
+        try:
+            self._run(self._credentials.renew())
+        finally:
+            self._report()
+
     def stream(
         self, conversation: Conversation, on_reply: OnReply | None = None, pages: Pages | None = None
     ) -> Iterator[Item]:
@@ -115,7 +123,7 @@ class Client:
             self._background.close()
             self._background = self._loop = None
 
-    def _run(self, work: Coroutine[Any, Any, Reply]) -> Reply:
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._background is None:
             self._background = BackgroundLoop("cloudbilling-http")
         return self._background.run(work)
@@ -211,28 +219,28 @@ class Client:
             if isinstance(answer, Reply):
                 return answer
             if isinstance(answer, Renew):
-                log.info("Connection %r: %s; a new access token is needed", self.settings.conn_id, answer.reason)
+                log.info("Connection %r: %s; another one is needed", self.settings.conn_id, answer.reason)
             else:
                 await self._sleep(answer, attempt)
         raise AssertionError("unreachable")
 
     async def _attempt(self, asked: Asked, shown: str, attempt: int) -> Reply | Pause | Renew:
-        request, credential = asked.request, None
+        request, token = asked.request, None
         # A token is asked for in the turn of the request that needs it; that one sends nothing meanwhile.
         async with nullcontext() if request.configured else self._slots:
             if not request.configured:
-                credential = None if request.anonymous else await self._credentials.get(asked.since)
+                token = None if request.anonymous else await self._credentials.get(asked.since)
                 await self._keep_quiet(request, shown)
             try:
-                reply = await asyncio.wait_for(self._transport.send(asked, credential), self.settings.total_timeout)
+                sending = self._transport.send(asked, token and token.value)
+                reply = await asyncio.wait_for(sending, self.settings.total_timeout)
             except asyncio.TimeoutError:
                 self._judge.too_long(request, shown)
             except LostError as error:
                 return self._judge.failure(request, shown, str(error), attempt, sent=error.sent)
-            judged = self._judged(reply, attempt, renewable=credential is not None and not asked.renewed)
-            if isinstance(judged, Renew) and credential is not None:
-                self._credentials.refuse(credential)
-                asked.renewed = True
+            refused = token is not None and isinstance(self.source.verdict(reply, self.settings), Renew)
+            renewable = token is not None and refused and await self._credentials.another(asked, token)
+            judged = self._judged(reply, attempt, renewable=renewable)
         return judged or reply
 
     async def _keep_quiet(self, request: Request, shown: str) -> None:

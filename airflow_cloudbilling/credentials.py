@@ -1,4 +1,4 @@
-"""Access tokens: fetched once, and used by every client of a process; through a store also by tasks anywhere."""
+"""Access tokens and keys: fetched once, and used by every client of a process; through a store by tasks anywhere."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_cloudbilling.ahead import Asked
 from airflow_cloudbilling.errors import CloudBillingError
+from airflow_cloudbilling.shared_key import NoStore, SharedKey
 from airflow_cloudbilling.shared_token import SharedToken, Store, Token
 from airflow_cloudbilling.source import Reply, Request, Source
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.settings import Settings
 
+_MOST = 3  # refused tokens of one request: its own, one of the store, and the one that was fetched
 MARGIN = 60.0  # seconds before its end in which a token is no longer used, at most a tenth of its lifetime
 _KNOWN: dict[str, Token] = {}
 _REFUSED: dict[str, str] = {}
@@ -56,17 +59,54 @@ class Credentials:
         self._shared: SharedToken | None = None
         if request is not None:
             client_id = dict(request.form or {}).get("client_id")
-            # This stands in the store, so no password is in it, not even as a hash.
-            owner = _digest([settings.conn_id, settings.base_url, settings.login, request.path, client_id])
+            # A hash of this stands in the store, so no password is in it.
+            owner = [settings.conn_id, settings.base_url, settings.login, request.path, client_id]
             self._key = _digest([owner, settings.secrets])
-            if store is not None:
-                self._shared = SharedToken(store, settings.conn_id, owner, self._fetch, partial(rest, request), draw)
+            shared = (settings.conn_id, self._fetch, partial(rest, request), draw)
+            if source.rotates:  # the first key is random, so that its hash tells nothing
+                first = settings.password
+                self._shared = SharedKey(store or NoStore(), _digest([*owner, first]), *shared, first=first)
+            elif store is not None:
+                self._shared = SharedToken(store, _digest(owner), *shared)
 
     def refuse(self, token: str) -> None:
         """Use a token no longer, in this whole process: the vendor does not take it."""
         _REFUSED[self._key] = token
 
-    async def get(self, since: float) -> str | None:
+    async def another(self, asked: Asked, token: Token) -> bool:
+        """Use a token no longer that the vendor refused; return whether the request may be sent with another one.
+
+        At most one token is fetched for it, and when that one is refused too, the store is looked at once more:
+        another task may have fetched a later one.
+        """
+        self.refuse(token.value)
+        asked.refused += 1
+        if asked.renewed or asked.refused > _MOST:
+            return False
+        if asked.refused == 1 or token.fetched < asked.since:
+            return True
+        asked.renewed = True
+        async with self._alone():
+            found = self._known() or (await self._shared.stored(token.value) if self._shared else None)
+            if found is not None:
+                _KNOWN[self._key] = found
+        return found is not None
+
+    async def renew(self) -> None:
+        """Fetch a token now, whatever the one of the store is good for.
+
+        :raises VendorError: when the vendor gives none; the one of the store stays in use.
+        """
+        known, refused = _KNOWN.pop(self._key, None), _REFUSED.get(self._key, "")
+        token = await self._shared.stored(None) if self._shared else known
+        self.refuse(token.value if token else refused)
+        try:
+            await self.get(time.monotonic())
+        except CloudBillingError:
+            self.refuse(refused)
+            raise
+
+    async def get(self, since: float) -> Token | None:
         """Return a token, or None for a vendor that wants none.
 
         :param since: when the request that needs it was asked for, on the monotonic clock: what was under way when no
@@ -82,7 +122,7 @@ class Credentials:
                 if token.value not in self._learnt:
                     await asyncio.to_thread(self._learn, token.value)
                     self._learnt.add(token.value)
-        return token.value
+        return token
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
@@ -117,7 +157,7 @@ class Credentials:
         with reply.body:
             credential = self._source.credential(reply, self._settings)
         margin = min(MARGIN, credential.lifetime / 10)
-        return Token(credential.value, time.time() + credential.lifetime - margin)
+        return Token(credential.value, time.time() + credential.lifetime - margin, time.monotonic())
 
 
 def _digest(value: Any) -> str:

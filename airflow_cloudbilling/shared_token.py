@@ -14,7 +14,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 from uuid import uuid4
 
 from airflow_cloudbilling.errors import CloudBillingError, UnavailableError
@@ -23,6 +23,7 @@ LEASE = 75.0  # seconds after which the task that wanted to fetch a token is tak
 _JITTER = 0.5
 _SETTLE = 0.25  # between writing a lease and trusting it, at least
 _LOOK = 0.2
+_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,21 @@ class Store(Protocol):
 
 
 class Token(NamedTuple):
-    """An access token, good before ``until`` (seconds since the epoch)."""
+    """An access token, good before ``until`` (seconds since the epoch).
+
+    :param fetched: when this process got it from the vendor, on the monotonic clock; 0: it stood in a store.
+    """
 
     value: str
     until: float
+    fetched: float = 0.0
 
     def good(self, refused: str | None) -> bool:
         """Whether it may be used: not over, and not the one that the vendor refused."""
         return self.until > time.time() and self.value != refused
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """What stands in the store: a token, a lease, or, without either, that nobody may ask before ``until``."""
 
     value: str = ""
@@ -59,22 +64,32 @@ class _Entry(NamedTuple):
     until: float = 0.0
 
     @staticmethod
-    def read(text: str | None, owner: str) -> _Entry:
+    def read(text: str | None, owner: str) -> Entry:
         """Return what a text says; nothing when it is garbage, or of the connection as it was before a change."""
         try:
             found = json.loads(text or "null")
         except (ValueError, RecursionError):
-            return _Entry()
+            return NOTHING
         if not isinstance(found, dict) or found.get("for") != owner:
-            return _Entry()
-        value, lease, until = (found.get(name) for name in _Entry._fields)
+            return NOTHING
+        value, lease, until = (found.get(name) for name in Entry._fields)
         if isinstance(value, str) and isinstance(lease, str) and isinstance(until, float) and math.isfinite(until):
-            return _Entry(value, lease, until)
-        return _Entry()
+            return Entry(value, lease, until)
+        return NOTHING
 
 
-class _StoreError(Exception):
-    """The store is of no use; the message says why, without a secret."""
+NOTHING = Entry()  # it alone means that a text says nothing; what was written is never the same object
+
+
+class StoreError(Exception):
+    """The store is of no use; the message says why, without a secret.
+
+    :param fault: an error of ours that says so in whole sentences, if that is what it was.
+    """
+
+    def __init__(self, message: str, fault: CloudBillingError | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class SharedToken:
@@ -89,8 +104,8 @@ class SharedToken:
     def __init__(
         self,
         store: Store,
-        conn_id: str,
         owner: str,
+        conn_id: str,
         fetch: Callable[[], Awaitable[Token]],
         rest: Callable[[float], Awaitable[None]],
         draw: Callable[[], float] = random.random,
@@ -110,10 +125,20 @@ class SharedToken:
         """
         try:
             token = await self._agreed(refused)
-        except _StoreError as error:
-            self._warn(error)
+        except StoreError as error:
+            self._do_without(error)
             token = None
         return token or await self._fetch()
+
+    async def stored(self, refused: str | None) -> Token | None:
+        """Return the token of the store if it is another than the refused one; nothing is fetched."""
+        try:
+            entry = await self._read()
+        except StoreError as error:
+            self._do_without(error)
+            return None
+        token = Token(entry.value, entry.until)
+        return token if entry.value and token.good(refused) else None
 
     async def _agreed(self, refused: str | None) -> Token | None:
         """Return a token that all may use, or None when this process is to have its own."""
@@ -134,11 +159,11 @@ class SharedToken:
                 await asyncio.sleep(_LOOK * (1 + self._draw()))
             elif await self._claimed(entry):
                 return await self._fetch_for_all()
-        raise _StoreError("tasks did not agree on the one that fetches it")
+        raise StoreError("tasks did not agree on the one that fetches it")
 
-    async def _claimed(self, entry: _Entry) -> bool:
+    async def _claimed(self, entry: Entry) -> bool:
         """Write a lease in place of an entry; return whether it stands when every other task must have seen it."""
-        own = _Entry(lease=uuid4().hex, until=time.time() + LEASE)
+        own = Entry(lease=uuid4().hex, until=time.time() + LEASE)
         await asyncio.sleep(_JITTER * self._draw())
         began = time.monotonic()
         if await self._read() != entry:
@@ -148,38 +173,38 @@ class SharedToken:
         return (await self._read()).lease == own.lease
 
     async def _fetch_for_all(self) -> Token:
-        entry = _Entry()  # when it fails, the next one may try at once
+        entry = Entry()  # when it fails, the next one may try at once
         try:
             token = await self._fetch()
-            entry = _Entry(token.value, until=token.until)
+            entry = Entry(token.value, until=token.until)
             return token
         except UnavailableError as error:
-            entry = _Entry(until=time.time() + (error.retry_after or 0))
+            entry = Entry(until=time.time() + (error.retry_after or 0))
             raise
         finally:
             try:
                 await self._write(entry)
-            except _StoreError as error:
-                self._warn(error)
+            except StoreError as error:
+                self._do_without(error)
 
-    async def _read(self) -> _Entry:
+    async def _read(self) -> Entry:
+        return Entry.read(await self._call(self._store.read, self._conn_id), self._owner)
+
+    async def _write(self, entry: Entry) -> None:
+        await self._call(self._store.write, self._conn_id, self._text(entry))
+
+    def _text(self, entry: Entry) -> str:
+        return json.dumps({"for": self._owner, **entry._asdict()})
+
+    async def _call(self, method: Callable[..., _T], *args: str) -> _T:
+        """Call a method of the store in a thread; what it raises may quote what was written."""
         try:
-            return _Entry.read(await asyncio.to_thread(self._store.read, self._conn_id), self._owner)
+            return await asyncio.to_thread(method, *args)
+        except CloudBillingError as error:
+            raise StoreError(str(error), error) from None
         except Exception as error:  # stores raise what their backends raise
-            raise _StoreError(_words(error)) from None
+            raise StoreError(type(error).__name__) from None
 
-    async def _write(self, entry: _Entry) -> None:
-        text = json.dumps({"for": self._owner, **entry._asdict()})
-        try:
-            await asyncio.to_thread(self._store.write, self._conn_id, text)
-        except Exception as error:
-            raise _StoreError(_words(error)) from None
-
-    def _warn(self, error: _StoreError) -> None:
+    def _do_without(self, error: StoreError) -> None:
         words = "Connection %r: the access token cannot be shared with other tasks (%s); this process uses its own."
         log.warning(words, self._conn_id, error)
-
-
-def _words(error: Exception) -> str:
-    """Return the message of an error of ours; another one may quote what was written."""
-    return str(error) if isinstance(error, CloudBillingError) else type(error).__name__

@@ -6,7 +6,7 @@ else it yields (lines, invoices, rejects …) is what it found. The client drive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -158,8 +158,29 @@ class Endpoint(NamedTuple):
     operator: str
 
 
-Item = InvoiceLine | Invoice | Reject | Outside | Stated | Notice | Document | Finding | Portion | Record
+Item = (
+    InvoiceLine
+    | list[InvoiceLine]
+    | Invoice
+    | Reject
+    | Outside
+    | Stated
+    | Notice
+    | Document
+    | Finding
+    | Portion
+    | Record
+)
 Conversation = Generator[Request | Ahead | Item, Reply | None, None]
+
+
+def singly(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield each item by itself; conversations yield an invoice's lines some hundred at a time."""
+    for item in items:
+        if isinstance(item, list):
+            yield from item
+        else:
+            yield item
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +225,7 @@ class Source:
     kinds: ClassVar[tuple[str, ...]]
     default_kind: ClassVar[str]
     dropped_fields: ClassVar[tuple[str, ...]] = ()  # never logged, stored, returned or archived
+    rotates: ClassVar[bool] = False  # whether the password is an API key that is good until the vendor refuses it
     endpoints: ClassVar[tuple[Endpoint, ...]] = ()  # every one that the vendor's document names
 
     def account(self, settings: Settings) -> str:

@@ -129,6 +129,12 @@ def vendor(cloudbilling_sandbox: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture
+def sage(vendor: Any) -> Any:
+    """Run the sandbox and return its Sage, which ``sage_connected_cloud_default`` names."""
+    return vendor.vendors["sage_connected_cloud"]
+
+
+@pytest.fixture
 def run_dag() -> Callable[..., dict[str, Any]]:
     """Return a function that runs a DAG as Airflow does, in this process, and returns each task's results.
 

@@ -15,13 +15,14 @@ from airflow.sdk.log import mask_secret
 from airflow_cloudbilling.errors import CloudBillingError
 from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.settings import Settings, check_conn_type, settings_from
-from airflow_cloudbilling.source import Ask, Conversation, Item, Record, Reply, Source
+from airflow_cloudbilling.source import Ask, Conversation, Item, Record, Reply, Source, singly
 from airflow_cloudbilling.sources import SOURCES
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_cloudbilling.client import Client, OnExchange
+    from airflow_cloudbilling.shared_token import Store
 
 _TEST_SECONDS = 20.0  # the form's Test button waits for the answer
 
@@ -79,10 +80,8 @@ class BillingHook(BaseHook):
         :param keeps_tokens: whether access tokens that it fetches are kept for other tasks; a triggerer's are not.
         """
         from airflow_cloudbilling.client import Client
-        from airflow_cloudbilling.hooks.credential_store import open_store
 
-        source, settings = self.source, self.settings
-        store = open_store(writable=keeps_tokens) if source.credential_request(settings) else None
+        source, settings, store = self.source, self.settings, self._open_store(writable=keeps_tokens)
         return Client(
             source, settings, on_exchange=on_exchange, defer_after=defer_after, store=store, learn=mask_secret
         )
@@ -94,7 +93,7 @@ class BillingHook(BaseHook):
         :raises VendorError: when the vendor refuses, cannot be reached or answers what cannot be read.
         """
         with self.get_conn() as client:
-            yield from client.stream(self.source.invoices(ask, self.settings))
+            yield from singly(client.stream(self.source.invoices(ask, self.settings)))
 
     async def ainvoices(self, ask: Ask) -> AsyncGenerator[Item, None]:
         """Yield what :meth:`invoices` yields, on the running event loop."""
@@ -103,7 +102,8 @@ class BillingHook(BaseHook):
         client = await asyncio.to_thread(self.get_conn, keeps_tokens=False)
         async with client, aclosing(client.astream(conversation)) as items:
             async for item in items:
-                yield item
+                for each in singly([item]):
+                    yield each
 
     def list_records(self, resource: str, params: Mapping[str, str] | None = None) -> Iterator[Any]:
         """Yield every record of a resource as it is, over all pages.
@@ -160,7 +160,8 @@ class BillingHook(BaseHook):
             settings = self._for_test(self.settings)
             from airflow_cloudbilling.client import Client
 
-            with Client(self.source, settings) as client:
+            store = self._open_store(writable=False) if self.source.rotates else None  # tokens are to be fetched here
+            with Client(self.source, settings, store=store, learn=mask_secret) as client:
                 reply = client.request(self.source.probe(settings))
                 start = reply.head(200).lstrip().lower()
                 reply.body.close()
@@ -172,6 +173,12 @@ class BillingHook(BaseHook):
             self.log.exception("The test of connection %r failed unexpectedly", self.conn_id)
             return False, f"The test failed unexpectedly ({type(error).__name__}); look at the server's log."
         return True, f"{self.source.title} answered at {settings.base_url} and accepted the credentials."
+
+    def _open_store(self, *, writable: bool) -> Store | None:
+        from airflow_cloudbilling.hooks.credential_store import open_store
+
+        wanted = self.source.credential_request(self.settings)
+        return open_store(writable=writable, keys=self.source.rotates) if wanted else None
 
     def _read(self, connection: Connection) -> Settings:
         known = (self.conn_type,) if self.conn_type else tuple(SOURCES)

@@ -1,6 +1,7 @@
-"""Where access tokens are kept for other tasks: an Airflow Variable, which Airflow encrypts, or a class of yours.
+"""Where access tokens and keys are kept for other tasks: an Airflow Variable, which Airflow encrypts, or your class.
 
 ``[cloudbilling] credential_store`` in Airflow's configuration names the class; empty: every process has its own token.
+API keys of Sage have to be kept: a rotated one would be lost with the process.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from airflow.sdk import Variable
 from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.shared_key import NoStore
 from airflow_cloudbilling.shared_token import Store
 
+KEY_PREFIX = "cloudbilling_api_key__"
 DEFAULT = "airflow_cloudbilling.hooks.credential_store.VariableStore"
 
 
 class VariableStore:
-    """Keeps the token of a connection in the Variable ``cloudbilling_token__<conn_id>``.
+    """Keeps the token of a connection in the Variable ``cloudbilling_token__<conn_id>``, a key in another.
 
     :param writable: whether this process may write it; a triggerer only reads.
+    :param prefix: of the Variable's name.
     """
 
-    prefix = "cloudbilling_token__"  # with "token" in it, Airflow masks the value in its UI and logs
+    prefix = "cloudbilling_token__"  # with "token" or "api_key" in it, Airflow masks the value in its UI and logs
 
-    def __init__(self, *, writable: bool = True) -> None:
+    def __init__(self, *, writable: bool = True, prefix: str = prefix) -> None:
         self.writable = writable
+        self.prefix = prefix
         self._found: dict[str, str | None] = {}
 
     def read(self, conn_id: str) -> str | None:
@@ -42,7 +47,7 @@ class VariableStore:
         """
         name = self.prefix + conn_id
         before = self._found[conn_id] if conn_id in self._found else self.read(conn_id)
-        Variable.set(name, text, description="Access token; kept by airflow-provider-cloudbilling, may be deleted.")
+        Variable.set(name, text, description="Kept by airflow-provider-cloudbilling; may be deleted.")
         found = self.read(conn_id)
         if found == text or (found is not None and found != before):
             return
@@ -54,21 +59,24 @@ class VariableStore:
         )
 
 
-def open_store(*, writable: bool) -> Store | None:
+def open_store(*, writable: bool, keys: bool = False) -> Store | None:
     """Return the configured store, or None when tokens are not shared.
 
     :param writable: whether this process may write to it.
+    :param keys: whether it is for API keys.
     :raises ConfigurationError: when the configured class cannot be used.
     """
     name = conf.get("cloudbilling", "credential_store", fallback=DEFAULT)
     if not name:
-        return None
+        return NoStore(writable=writable) if keys else None
     module, _, attribute = name.rpartition(".")
     try:
         kind: Any = getattr(import_module(module), attribute)
-        store = kind(writable=writable)
+        store: object = kind(writable=writable)
         if not isinstance(store, Store):
             raise TypeError("it lacks one of them")
+        if keys and isinstance(store, VariableStore):
+            store.prefix = KEY_PREFIX
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"[cloudbilling] credential_store = {name!r} cannot be used ({type(error).__name__}: {error}); name a class"

@@ -75,6 +75,18 @@ class SageConnectedCloudHook(BillingHook):
         mask_secret(found.passcode)
         return found
 
+    def rotate_api_key(self) -> None:
+        """Replace the API key by ``PATCH apikey`` and keep the new one, whatever the present one is good for.
+
+        Calls that meet an expired key do so by themselves. When another task rotates at the same time, its key counts.
+
+        :raises ConfigurationError: when the connection or the store of keys is not fit for it.
+        :raises RefusedError: when Sage does not take the initial API key or the secret.
+        """
+        self.sage.check_rotation(self.settings)
+        with self.get_conn() as client:
+            client.renew()
+
     # Files
 
     def upload(

@@ -55,6 +55,11 @@ class Fault:
         if self.rate <= 0 or not 0 <= self.probability <= 1 or (self.fault == "redirect" and not self.url):
             raise ValueError(f"fault {self.fault!r}: rate is above 0, probability within 0 and 1, a redirect has a url")
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the vendor says that it did nothing; after any other fault it has done what was asked for."""
+        return self.fault == "status" and 400 <= (self.status or 503) < 500
+
     def replaced(self, answer: Answer) -> Answer:
         """Return what is answered instead; the right answer when only the wire is at fault."""
         headers = dict(self.headers)

@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._incoming()
         controls = request.path.startswith(control.PREFIX)
         fault = None if controls else sandbox.faults.pick(request.method, self.server.folder + self.path)
-        answer = sandbox.answer(request)
+        answer = Answer(404) if fault and fault.refuses else sandbox.answer(request)
         answer = fault.replaced(answer) if fault else answer
         if not controls:
             sandbox.seen(request, answer.status, fault)

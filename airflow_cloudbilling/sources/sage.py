@@ -14,12 +14,13 @@ from typing import Any, ClassVar
 from airflow_cloudbilling.content import Content, as_form
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.settings import Field, Settings
-from airflow_cloudbilling.source import Ask, Conversation, Endpoint, Reply, Request, Source, Verdict
-from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, judge
+from airflow_cloudbilling.source import Ask, Conversation, Credential, Endpoint, Reply, Request, Source, Verdict
+from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, judge, key_of
 from airflow_cloudbilling.sources.sage_paths import OPERATIONS, check_paths, path_of
 
 NO_UPLOAD = "0"  # an id that no upload has
 _ACCEPT = {"Accept": "application/json"}
+_LIFETIME = 10 * 365 * 86_400.0  # seconds
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -55,6 +56,7 @@ class SageConnectedCloud(Source):
         ),
         Field("paths", "Paths", "Operation → path template, where Sage's differ from the defaults.", "object"),
     )
+    rotates: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = ()
     default_kind: ClassVar[str] = ""
     dropped_fields: ClassVar[tuple[str, ...]] = SECRET_NAMES
@@ -92,10 +94,30 @@ class SageConnectedCloud(Source):
         return replace(request, headers={**request.headers, _key_header(settings): f"{prefix} {key}".lstrip()})
 
     def credential_request(self, settings: Settings) -> Request | None:
-        """Look at what the connection says before anything is asked."""
+        """Return the rotation ("PATCH apikey"), for which the initial key is kept for ever; None before on-boarding."""
         check_paths(settings)
         _key_header(settings)
-        return None
+        initial, secret = settings.password, _option(settings, "secret")
+        if not (initial and secret):
+            return None
+        data = {"initialApikey": initial, "secret": secret}  # in the document's spelling
+        operation = OPERATIONS["rotate_api_key"]
+        path = path_of("rotate_api_key", settings)
+        return Request(operation.method, path, headers=_ACCEPT, json=data, configured=True)
+
+    def check_rotation(self, settings: Settings) -> None:
+        """Look whether the connection can rotate its API key.
+
+        :raises ConfigurationError: when the initial key or the secret is missing.
+        """
+        for name, value in (("password", settings.password), ("secret", _option(settings, "secret"))):
+            if not value:
+                message = "is empty; the API key is rotated with the initial one and the secret of the on-boarding."
+                raise ConfigurationError(message, conn_id=settings.conn_id, field=name)
+
+    def credential(self, reply: Reply, settings: Settings) -> Credential:
+        """Read the new API key; how long it lives the document does not say, a 401 does."""
+        return Credential(key_of(reply, settings), _LIFETIME)
 
     def secrets(self, settings: Settings) -> list[str]:
         """Return the initial API key and the secret."""

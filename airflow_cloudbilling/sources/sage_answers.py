@@ -90,7 +90,8 @@ def judge(reply: Reply, settings: Settings, good: Iterable[int] = ()) -> Verdict
         return Again(f"Sage answered HTTP {status}")
     anonymous = request.anonymous or request.configured or not same_origin(reply.url, settings)
     if status == 401 and not anonymous:
-        return Renew("Sage no longer accepts the API key")
+        without = "" if settings.options.get("secret") else ", and without the field secret it cannot be rotated"
+        return Renew(f"Sage no longer accepts the API key{without}")
     if request.configured and status in (400, 401, 403):
         words = "compare password (the initial API key, which is kept for ever) and secret with what came at onboarding"
     else:
