@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages check clean
+.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages bench-limits check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -48,6 +48,9 @@ bench-loader: ## load 300,000 rows into each database, beside executemany and Ai
 
 bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other and eight at once
 	@$(PY) benchmarks/pages.py
+
+bench-limits: $(READY) ## import 500 MB in one answer, 2,000 files, 5,000 pages; BENCH="--parts imports" for one part
+	@$(PY) benchmarks/limits.py $(BENCH)
 
 check: $(READY) ## lint, formatting, types and who may import whom
 	$(VENV)/bin/ruff check
