@@ -64,6 +64,9 @@ DLT_COLUMNS = {  # vendor → table of lines, totals, customer's name, amounts
 }  # fmt: skip
 
 
+KINDS = ("", "__v_double", "__v_bigint")  # of one column, where its values vary
+
+
 def _of_dlt(vendor: str, engine: Engine) -> Where:
     """Return where dlt's rows are: lines below their invoices; a column whose type varied is several columns."""
     table, totals, customer, amounts = DLT_COLUMNS[vendor]
@@ -71,10 +74,8 @@ def _of_dlt(vendor: str, engine: Engine) -> Where:
 
     def chosen(alias: str, table: str, names: Sequence[str]) -> str:
         there = {column["name"] for column in inspect(engine).get_columns(table, schema)}
-        variants = ([one for one in (name, f"{name}__v_double", f"{name}__v_bigint") if one in there] for name in names)
-        return ", ".join(
-            f"COALESCE({', '.join(f'{alias}.{one}' for one in found)}) AS a{n}" for n, found in enumerate(variants, 1)
-        )
+        parts = ([f"{alias}.{name}{kind}" for kind in KINDS if f"{name}{kind}" in there] for name in names)
+        return ", ".join(f"COALESCE({', '.join(found)}, NULL) AS a{n}" for n, found in enumerate(parts, 1))
 
     place = f"{schema}." if schema else ""
     heads = f"SELECT i.id AS own, i.currency, {chosen('i', 'invoices', totals)} FROM {place}invoices AS i"

@@ -61,8 +61,9 @@ def _destination(dlt: Any, job: Any) -> Any:
     fields = job.fields
     if job.kind == "sqlite":
         return dlt.destinations.sqlalchemy(f"sqlite:///{fields['host']}")
-    password = fields.get("password") or "none"  # dlt wants one even where the server does not
-    address = f"{fields['login']}:{password}@{fields['host']}:{fields['port']}/{fields['schema']}"
-    if job.kind == "postgres":
-        return dlt.destinations.postgres(f"postgresql://{address}")
-    return dlt.destinations.sqlalchemy(f"mysql+pymysql://{address}")
+    address = f"{fields['host']}:{fields['port']}/{fields['schema']}"
+    login, password = fields["login"], fields.get("password")
+    if job.kind == "postgres":  # of this one dlt wants a password even where the server does not
+        return dlt.destinations.postgres(f"postgresql://{login}:{password or 'none'}@{address}")
+    login = f"{login}:{password}" if password else login
+    return dlt.destinations.sqlalchemy(f"mysql+pymysql://{login}@{address}")

@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -79,8 +78,8 @@ async def _copied(job: Any) -> None:
         heads: list[str] = []
         with cursor.copy(f"COPY new_{LINE.name} FROM STDIN") as copy:
             async for invoices, lines in _rows(job):
-                copy.write("".join(map(_text, lines)))
-                heads += map(_text, invoices)
+                copy.write(_text(lines))
+                heads.append(_text(invoices))
         with cursor.copy(f"COPY new_{INVOICE.name} FROM STDIN") as copy:
             copy.write("".join(heads))
         for table in (INVOICE, LINE):
@@ -100,10 +99,12 @@ async def _upserted(job: Any) -> None:
         connection.commit()
 
 
-def _text(row: Row) -> str:
-    return "\t".join(["\\N" if one is None else _escaped(one) if type(one) is str else str(one) for one in row]) + "\n"
-
-
-@lru_cache(maxsize=10_000)
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+def _text(rows: list[Row]) -> str:
+    """Return rows for COPY: joined by what no text holds, escaped all at once, and only then with tabs and newlines."""
+    lines = [
+        "\x1f".join(["\0" if one is None else one if type(one) is str else str(one) for one in row]) for row in rows
+    ]
+    text = "\x1e".join([*lines, ""])
+    for plain, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(plain, escaped)
+    return text.replace("\x1f", "\t").replace("\x1e", "\n").replace("\0", "\\N")
