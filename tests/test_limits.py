@@ -1,4 +1,4 @@
-"""The benchmark of limits runs, small: it stages what is exact, and a body ten times as large takes no more memory."""
+"""The benchmark of limits runs, small: what is staged is exact, and a body is never held as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "limits.py"
-ALIKE = 20_000_000  # bytes: what buffers of a fixed size take once they fill; 9 MB more of records would take some 60
+MEGABYTES = 20  # of the body; its records alone would take more than a hundred
+STREAMED = 70_000_000  # bytes of the whole task, modules that are imported on first use included
 BOUND = 120_000_000
 
 
@@ -19,17 +20,17 @@ BOUND = 120_000_000
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Run the benchmark; it fails when what is staged is not, to the cent, the vendor's truth."""
     folder = tmp_path_factory.mktemp("results")
-    size = ["--megabytes", "10", "--files", "6", "--forms", "pdf", "xml", "--databases", "sqlite"]
+    size = ["--megabytes", str(MEGABYTES), "--files", "6", "--forms", "pdf", "xml", "--databases", "sqlite"]
     command = [sys.executable, SCRIPT, "--parts", "body", "files", *size, "--output", folder]
     subprocess.run(command, check=True, capture_output=True)
     found: list[dict[str, Any]] = json.loads((folder / "limits.json").read_text())["tasks"]
     return found
 
 
-def test_a_body_ten_times_as_large_takes_no_more_memory(tasks):
-    small_json, json_, small_xml, xml, *_ = (task["peak_bytes"] for task in tasks)
-    assert json_ < small_json + ALIKE
-    assert xml < small_xml + ALIKE
+def test_a_body_is_never_held_as_a_whole(tasks):
+    large = [task["peak_bytes"] for task in tasks if f"{MEGABYTES} MB" in task["what"]]
+    assert len(large) == 2  # JSON and XML
+    assert max(large) < STREAMED
 
 
 def test_every_kind_of_task_stays_far_below_the_bound(tasks):
