@@ -20,7 +20,11 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
     "sensors": ("airflow_cloudbilling.sensors.invoices",),
     "triggers": ("airflow_cloudbilling.triggers.invoices",),
 }
-_SENDING: dict[str, tuple[str, ...]] = {}
+_SENDING: dict[str, tuple[str, ...]] = {
+    "operators": ("airflow_cloudbilling.operators.sage_upload",),
+    "sensors": ("airflow_cloudbilling.sensors.sage",),
+    "triggers": ("airflow_cloudbilling.triggers.sage",),
+}
 _OPTIONS = {
     "credential_store": {
         "description": (
@@ -49,6 +53,7 @@ def get_provider_info() -> dict[str, Any]:
             for source in SOURCES.values()
         ],
         **{group: list(_modules(group)) for group in _IMPORTING},
+        "extra-links": ["airflow_cloudbilling.operators.sage_upload.SageResultLink"],
         "config": {"cloudbilling": {"description": "What is set for the whole of Airflow.", "options": _OPTIONS}},
         "asset-uris": [
             {

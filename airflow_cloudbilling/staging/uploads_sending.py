@@ -7,14 +7,19 @@ it is the operating system's lock on a file beside the database, which ends with
 from __future__ import annotations
 
 import fcntl
+import glob
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.staging.dialects import dialect_of
+
+_ID = 36  # characters of an upload's id
 
 
 @contextmanager
@@ -52,12 +57,23 @@ def _beside(engine: Engine, upload_id: str) -> Path:
 
 @contextmanager
 def _locked_file(path: Path) -> Iterator[None]:
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    for left_behind in path.parent.glob(f"{glob.escape(path.name[:-_ID])}*"):
+        _is_locked(left_behind)
+    with _lock(path):
         try:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Return the file, locked; anew when another process took it for left behind before it was."""
+    while True:
+        file = path.open("wb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()
 
 
 def _is_locked(path: Path) -> bool:

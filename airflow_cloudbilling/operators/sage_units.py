@@ -1,0 +1,129 @@
+"""What a task may want to send: the staged invoices of a period or an approved set, or a user's own file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.operators.sage_file import OutgoingFile, file_of_invoices, file_of_source
+
+if TYPE_CHECKING:
+    from airflow_cloudbilling.sources.sage_orders import Mapper
+    from airflow_cloudbilling.staging.uploads import Upload, Uploads
+    from airflow_cloudbilling.staging.uploads_selection import Selection, Survey
+
+_SHOWN = 20
+
+log = logging.getLogger(__name__)
+
+
+class Invoices:
+    """Staged invoices: each goes once, until Sage rejects it.
+
+    :param mapping: as :class:`~airflow_cloudbilling.sources.sage_orders.Records` takes it; so the defaults.
+    """
+
+    reason: str | None = None
+
+    def __init__(
+        self,
+        selection: Selection,
+        scope: str,
+        mapping: Mapper | Mapping[str, str] | None,
+        defaults: Mapping[str, Any] | None,
+    ) -> None:
+        from airflow_cloudbilling.sources.sage_orders import Records
+
+        self.selection = selection
+        self.close_id = selection.approved.close_id if selection.approved else None
+        self._scope = scope
+        self._make_records = partial(Records, scope, selection.kind, mapping, defaults)
+        self._raw = mapping is not None
+        self._make_records()  # a mapping that is none is refused before anything is read
+        self._survey: Survey | None = None
+
+    def related(self, uploads: Uploads) -> list[Upload]:
+        """Return the uploads that hold some of the invoices and may have reached Sage."""
+        self._survey = survey = self.selection.survey()
+        counts = sorted(survey.uploads.items(), key=lambda pair: pair[1], reverse=True)
+        return [uploads.get(upload_id) for upload_id, _ in counts]
+
+    def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
+        """Whether invoices are free; of an approved set, none may be missing, changed, or in a file of its own.
+
+        :raises ConfigurationError: naming what changed since the approval.
+        """
+        survey = self._survey or self.selection.survey()
+        held = sum(survey.uploads.values())
+        log.info("%s: %s to send, %s in uploads, %s posted.", self.selection.words, survey.free, held, survey.posted)
+        if not (survey.free or held or survey.posted):
+            log.warning("There are no %s in staging.", self.selection.words)
+        if self.selection.approved:
+            self._check_approved(survey, related)
+        return survey.free > 0
+
+    def file(self) -> OutgoingFile:
+        """Return the file of the free invoices."""
+        return file_of_invoices(self.selection, self._make_records(), f"{self._scope}.json", raw=self._raw)
+
+    def _check_approved(self, survey: Survey, related: Sequence[Upload]) -> None:
+        here = {upload.upload_id for upload in related if upload.close_id == self.close_id}
+        elsewhere = {one: count for one, count in survey.uploads.items() if one not in here}
+        if survey.uploads and not survey.free and not elsewhere:
+            return  # it is sent
+        wrong = self.selection.differences()
+        wrong += [f"{count} went with upload {upload_id}" for upload_id, count in elsewhere.items()]
+        marked = len(self.selection.hashes) - survey.free - sum(survey.uploads.values())
+        if marked and not wrong:
+            wrong = [f"{marked} were posted meanwhile"]
+        if wrong:
+            told = "; ".join(wrong[:_SHOWN]) + (f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else "")
+            raise ConfigurationError(
+                f"close {self.close_id!r} was approved for {len(self.selection.hashes)} invoices, and is not what is"
+                f" staged now: {told}. Nothing was sent; reconcile and approve again.",
+                field="close_id",
+            )
+
+
+class OwnFile:
+    """A user's own file, sent as it is: its content goes once, unless a reason is given.
+
+    :param location: a path or an address of object storage.
+    :param reason: why a content that was sent before is sent again.
+    """
+
+    close_id: str | None = None
+
+    def __init__(self, location: str, conn_id: str, scope: str, reason: str | None) -> None:
+        self.reason = reason
+        self._location = location
+        self._conn_id = conn_id
+        self._scope = scope
+        with file_of_source(location) as file:
+            self._sha256 = file.sha256
+
+    def related(self, uploads: Uploads) -> list[Upload]:
+        """Return the uploads of the same content, the newest first."""
+        return uploads.of_content(self._conn_id, self._scope, self._sha256)[::-1]
+
+    def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
+        """Whether this content was not sent before, or is to be sent again, once for each reason and task."""
+        same = [upload for upload in related if upload.content_sha256 == self._sha256]
+        if not same:
+            return True
+        done = own in same and own is not None and own.reason == self.reason
+        return bool(self.reason) and not done and all(upload.status == "accepted" for upload in same)
+
+    def file(self) -> OutgoingFile:
+        """Return a copy of the file.
+
+        :raises ConfigurationError: when it is another one than before.
+        """
+        file = file_of_source(self._location)
+        if file.sha256 != self._sha256:
+            file.__exit__()
+            raise ConfigurationError(f"{self._location!r} changed while it was sent; try again.", field="source")
+        return file

@@ -1,0 +1,287 @@
+"""Sending staged invoices, or a file, to Sage Connected Cloud: once, whatever dies when."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.configuration import conf
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.loading import task_instance
+from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.operators.sage_following import Following
+    from airflow_cloudbilling.operators.sage_outbox import Unit
+    from airflow_cloudbilling.sources.sage_orders import Mapper
+    from airflow_cloudbilling.staging.uploads import Upload, Uploads
+
+_LINK = "sage_result"  # key of the XCom that holds the link's address
+
+
+class SageResultLink(BaseOperatorLink):
+    """The link from a task to the result file at Sage; Sage asks there for a login, since no signature goes with it."""
+
+    name = "Sage result"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """Return the address of the result file, empty as long as there is none."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return str(XCom.get_value(key=_LINK, ti_key=ti_key) or "")
+
+
+class SageUploadOperator(BaseOperator):
+    """Send what is staged and not yet sent to Sage, wait for its answer, and write what became of each invoice.
+
+    Every invoice goes once, and again only when Sage rejected it. A retry finds its upload again; where nobody can
+    know whether a file has reached Sage, the task fails until a person says so with ``resolve``.
+
+    :param conn_id: connection of the type ``sage_connected_cloud``.
+    :param staging_conn_id: connection of the staging database.
+    :param scope: of the file at Sage.
+    :param period: which invoices, as of :class:`~airflow_cloudbilling.operators.invoices.StageInvoicesOperator`;
+        empty: the run's own.
+    :param kind: of the invoices; with ``close_id`` it may be None, which means all kinds.
+    :param close_id: instead of a period, an approved set: exactly that is sent, or the task fails and names what has
+        changed since.
+    :param source: instead of staged invoices, a file or an address of object storage, sent as it is.
+    :param mapping: invoice → record: a function of an invoice and its lines that returns the record, or
+        field → expression, such as ``{"customer.email": "invoice.raw.Receiver.Email"}``, which for ``Orders`` comes
+        before the built-in mapping. Numbers as ``Decimal``.
+    :param defaults: field → value, for what staging and the mapping leave open; dotted or nested.
+    :param dry_run: log and return what would go; nothing is sent and nothing written.
+    :param wait: wait for Sage's answer; else ``SageUploadSensor`` may do that.
+    :param deferrable: wait in the triggerer, without a worker.
+    :param poll_interval: seconds between two questions.
+    :param timeout: seconds of waiting, in each try; the next one goes on.
+    :param outage: seconds for which Sage may be out of reach while it is waited for.
+    :param success_states: of an upload; ``accepted``. Compared without case, ``_``, ``-`` and spaces.
+    :param failure_states: ``failed``, ``rejected``, ``error``, ``invalid``; every other state is pending.
+    :param fail_on_rejected_records: fail when Sage rejected records of a file that it accepted.
+    :param resend: why the content of ``source`` is sent again although it was sent before.
+    :param resolve: a person's word for an upload that is unknown: ``sent``, with ``tracking_id``, or ``not_sent``.
+    :param tracking_id: Sage's id of the upload that ``resolve`` is about.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param timezone: in which calendar months are told.
+    :raises AirflowFailException: when no retry can mend it: wrong settings, missing fields, a refusal, rejected
+        records, an upload of which nobody knows.
+    """
+
+    template_fields: Sequence[str] = (
+        "conn_id",
+        "staging_conn_id",
+        "scope",
+        "period",
+        "kind",
+        "close_id",
+        "source",
+        "defaults",
+        "resend",
+        "resolve",
+        "tracking_id",
+        "schema",
+        "timezone",
+    )
+    operator_extra_links = (SageResultLink(),)
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        conn_id: str,
+        staging_conn_id: str,
+        scope: str = "Orders",
+        period: str | None = None,
+        kind: str | None = "sales",
+        close_id: str | None = None,
+        source: str | None = None,
+        mapping: Mapper | Mapping[str, str] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        dry_run: bool = False,
+        wait: bool = True,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poll_interval: float = 30,
+        timeout: float = 3600,
+        outage: float = 1800,
+        success_states: Sequence[str] | None = None,
+        failure_states: Sequence[str] | None = None,
+        fail_on_rejected_records: bool = True,
+        resend: str | None = None,
+        resolve: str | None = None,
+        tracking_id: str | None = None,
+        schema: str | None = None,
+        timezone: str = "UTC",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+        self.staging_conn_id = staging_conn_id
+        self.scope = scope
+        self.period = period
+        self.kind = kind
+        self.close_id = close_id
+        self.source = source
+        self.mapping = mapping
+        self.defaults = defaults
+        self._dry_run = dry_run  # BaseOperator has a method of that name
+        self.wait = wait
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.timeout = timeout
+        self.outage = outage
+        self.success_states = success_states
+        self.failure_states = failure_states
+        self.fail_on_rejected_records = fail_on_rejected_records
+        self.resend = resend
+        self.resolve = resolve
+        self.tracking_id = tracking_id
+        self.schema = schema
+        self.timezone = timezone
+        self._client: Client | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send what is to be sent, unless that was done before, and wait for Sage's answer.
+
+        :returns: ``{upload_id, tracking_id, status, scope, records, accepted, rejected, result_uri}``; ``status`` is
+            ``accepted``, ``submitted`` without waiting, ``empty`` when there is nothing to send, or ``dry_run``.
+        """
+        from airflow_cloudbilling.operators.sage_following import result_of
+        from airflow_cloudbilling.operators.sage_outbox import Outbox
+
+        with failing_for_good():
+            hook, uploads = self._hook(), self._uploads()
+            unit = self._unit(context, uploads)
+            if self._dry_run:
+                return self._show(unit)
+            outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop)
+            if (word := given(self.resolve)) is not None:
+                outbox.resolve(unit, word, given(self.tracking_id))
+            deadline = time.time() + self.timeout
+            upload = outbox.find_or_send(unit, deadline)
+            if upload is None or (upload.status == "submitted" and not self.wait):
+                return result_of(upload, self.scope)
+            return self._follow(context, self._following(hook, uploads, upload), deadline)
+
+    def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Take up the wait in the triggerer: write how the upload has ended, or rotate the key and defer again.
+
+        :returns: what :meth:`execute` returns.
+        :raises AirflowException: when the wait has ended without a result; also by an event that is not known.
+        """
+        said = read_event(event)
+        with failing_for_good():
+            hook, uploads = self._hook(), self._uploads()
+            upload = uploads.tracked(self.conn_id, said.tracking_id)
+            if upload is None:
+                raise ConfigurationError(f"the ledger has no upload {said.tracking_id!r}.", field="staging_conn_id")
+            following = self._following(hook, uploads, upload)
+            if said.late:
+                raise following.too_late(said.state)
+            return self._follow(context, following, said.deadline, said.barren)
+
+    def on_kill(self) -> None:
+        """Stop waiting; a retry goes on with the upload."""
+        self._stop.set()  # the client may not be there yet
+        if self._client is not None:
+            self._client.abort()
+
+    @cached_property
+    def _stop(self) -> threading.Event:
+        """Is set when the task is being stopped; not made before a task runs, since DAGs are copied."""
+        return threading.Event()
+
+    def _hook(self) -> SageConnectedCloudHook:
+        from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+
+        return SageConnectedCloudHook(self.conn_id)
+
+    def _uploads(self) -> Uploads:
+        from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.staging.uploads import Uploads
+
+        return Uploads(open_staging(self.staging_conn_id, self.schema))
+
+    def _unit(self, context: Context, uploads: Uploads) -> Unit:
+        from airflow_cloudbilling.operators.sage_units import Invoices, OwnFile
+        from airflow_cloudbilling.staging.uploads_selection import Selection, approved
+
+        source, close_id, reason = given(self.source), given(self.close_id), given(self.resend)
+        if source:
+            if close_id or given(self.period):
+                raise ConfigurationError("give either a file or which invoices, not both.", field="source")
+            return OwnFile(source, self.conn_id, self.scope, reason)
+        if reason:
+            message = (
+                "is for a file of your own; staged invoices go again when Sage rejected them or they are released."
+            )
+            raise ConfigurationError(message, field="resend")
+        if close_id:
+            set_ = approved(uploads.staging, close_id)
+            selection = Selection(uploads.staging, given(self.kind), approved=set_)
+        else:
+            chosen = period_of(context, self.period, self.timezone)
+            self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+            selection = Selection(uploads.staging, given(self.kind) or "sales", chosen.period)
+        return Invoices(selection, self.scope, self.mapping, self.defaults)
+
+    def _show(self, unit: Unit) -> dict[str, Any]:
+        from airflow_cloudbilling.operators.sage_following import result_of
+
+        with unit.file() as file:
+            self.log.info("Dry run, nothing is sent to %s: %s.", self.scope, file.words())
+            return {**result_of(None, self.scope, "dry_run"), "records": file.count or 0}
+
+    def _following(self, hook: SageConnectedCloudHook, uploads: Uploads, upload: Upload) -> Following:
+        from airflow_cloudbilling.operators.sage_following import Following
+        from airflow_cloudbilling.sources.sage_results import States
+        from airflow_cloudbilling.sources.sage_watch import Watch
+
+        states = States(self.success_states, self.failure_states)
+        watch = Watch(states, self.poll_interval, self.outage, fresh=True)
+        return Following(hook, uploads, upload, watch, self._stop)
+
+    def _follow(self, context: Context, following: Following, deadline: float, barren: int = 0) -> dict[str, Any]:
+        """Wait for the end, here or in the triggerer, and return the result."""
+        from airflow_cloudbilling.operators.sage_following import result_of
+
+        with following.hook.get_conn() as client:
+            self._client = client
+            if self._stop.is_set():
+                client.abort()
+            if not self.deferrable:
+                ended = following.wait(client, deadline)
+            elif (looked := following.look_once(client)) is None:
+                self._defer(following, deadline, barren)
+            else:
+                ended = looked
+        if ended.upload.result_uri and (ti := context.get("ti")) is not None:
+            ti.xcom_push(key=_LINK, value=ended.upload.result_uri)
+        following.check(ended, fail_on_rejected=self.fail_on_rejected_records)
+        return result_of(ended.upload, self.scope)
+
+    def _defer(self, following: Following, deadline: float, barren: int) -> NoReturn:
+        from airflow_cloudbilling.triggers.sage import SageUploadTrigger
+
+        trigger = SageUploadTrigger(
+            conn_id=self.conn_id,
+            tracking_id=following.upload.tracking_id or "",
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+            outage=self.outage,
+            success_states=self.success_states,
+            failure_states=self.failure_states,
+            barren=barren,
+        )
+        self.defer(trigger=trigger, method_name="resume", timeout=deferral_timeout(deadline))
