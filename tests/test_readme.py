@@ -101,7 +101,11 @@ DOCUMENTED = {
         )
     ],
     "store365": ["GET /users", "POST https://token.store-it365.eu/auth"],
-    "sage_connected_cloud": [],
+    "sage_connected_cloud": [
+        *("POST /api/developers", "POST /api/developers/{developer_id}/applications", "PATCH /api/apikey"),
+        "POST /api/developers/{developer_id}/applications/{application_id}/passcodes",
+        *("GET /api/files/{tracking_id}/tracking", "GET /api/files/{scope}"),
+    ],
 }
 ENDPOINTS = [(source, endpoint) for source in SOURCES.values() for endpoint in source.endpoints]
 CALLS: dict[str, Any] = {

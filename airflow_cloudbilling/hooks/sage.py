@@ -51,16 +51,16 @@ class SageConnectedCloudHook(BillingHook):
         :param data: the developer's and the application's details, with the ``notificationUrl``, as Sage wants them.
         :returns: what Sage answers; at its ``registrationUrl`` a person has to solve a captcha.
         :raises InDoubtError: when it may have been carried out or not; it is never sent twice by itself.
+        :raises MalformedReplyError: when it was carried out, and the answer cannot be read.
         """
-        return self._answer(self.sage.onboarding("register_developer", data, self.settings))
+        return self._registered("register_developer", data)
 
     def register_application(self, data: Mapping[str, Any], developer_id: str | None = None) -> dict[str, Any]:
         """Register a further application by ``POST applications``; errors as of :meth:`register_developer`.
 
         :param developer_id: instead of the connection's login.
         """
-        ids = {"developer_id": developer_id or ""}
-        return self._answer(self.sage.onboarding("register_application", data, self.settings, **ids))
+        return self._registered("register_application", data, developer_id=developer_id or "")
 
     def create_passcode(self, developer_id: str | None = None, application_id: str | None = None) -> Passcode:
         """Return a new passcode by ``POST passcodes``, which a person enters in the Sage product.
@@ -181,8 +181,8 @@ class SageConnectedCloudHook(BillingHook):
             raise InDoubtError(f"{error} Sage may have the file; look there before it is sent again.") from None
         return uploaded
 
-    def _answer(self, request: Request) -> dict[str, Any]:
-        with self._asked(request) as reply:
+    def _registered(self, operation: str, data: Mapping[str, Any], **ids: str) -> dict[str, Any]:
+        with self._asked(self.sage.onboarding(operation, data, self.settings, **ids)) as reply:
             return sage_answers.plain_object(reply, self.settings, "an answer", sage_answers.SECRET_NAMES)
 
     @contextmanager

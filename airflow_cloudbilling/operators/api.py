@@ -184,13 +184,17 @@ class CreateRecordOperator(ApiOperator):
                 self._doubt("an earlier try of this task ended while the vendor was asked")
             store.set(_SENT, attempt)
         try:
-            return plain(hook.create_record(self.resource, self.data))
+            return plain(self.create(hook))
         except (InDoubtError, MalformedReplyError, AirflowTaskTimeout) as error:
             self._doubt(str(error))
         except (ConfigurationError, RefusedError, UnavailableError):  # nothing was created
             if store is not None:
                 store.delete(_SENT)
             raise
+
+    def create(self, hook: BillingHook) -> Any:
+        """Create the record and return what the vendor answers."""
+        return hook.create_record(self.resource, self.data)
 
     def _doubt(self, what: str) -> NoReturn:
         raise AirflowFailException(
@@ -257,7 +261,7 @@ class DownloadFileOperator(RecordOperator):
             raise MalformedReplyError(f"{reply.url} was answered with {what}, not a file.", conn_id=self.conn_id)
         record_id = str(self.record_id)
         filename = disposition_name(reply.headers.get("content-disposition")) or f"{record_id}{kind.suffix}"
-        parts = (_stored(record_id, ""), _stored(filename, kind.suffix))
+        parts = (stored(record_id, ""), stored(filename, kind.suffix))
         name = "/".join((place.root, *parts))
         with place.failing("cannot be written", name), place.writing(name) as file:
             shutil.copyfileobj(reply.body, file, _COPY)
@@ -285,7 +289,8 @@ def _texts(query: Mapping[str, Any] | None) -> dict[str, str]:
     return {name: str(value) for name, value in (query or {}).items()}
 
 
-def _stored(name: str, suffix: str) -> str:
+def stored(name: str, suffix: str) -> str:
+    """Return the name of a file: its own, or its SHA-256 with the suffix when it is none that leads nowhere else."""
     if name == safe_name(name, "-"):
         return name
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest() + suffix

@@ -16,7 +16,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import Ask, Conversation, Credential, Endpoint, Reply, Request, Source, Verdict
 from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, judge, key_of
-from airflow_cloudbilling.sources.sage_paths import OPERATIONS, check_paths, path_of
+from airflow_cloudbilling.sources.sage_paths import ENDPOINTS, OPERATIONS, check_paths, path_of
 
 NO_UPLOAD = "0"  # an id that no upload has
 _ACCEPT = {"Accept": "application/json"}
@@ -60,7 +60,7 @@ class SageConnectedCloud(Source):
     kinds: ClassVar[tuple[str, ...]] = ()
     default_kind: ClassVar[str] = ""
     dropped_fields: ClassVar[tuple[str, ...]] = SECRET_NAMES
-    endpoints: ClassVar[tuple[Endpoint, ...]] = ()
+    endpoints: ClassVar[tuple[Endpoint, ...]] = ENDPOINTS
 
     def account(self, settings: Settings) -> str:
         """Return the developer ID."""

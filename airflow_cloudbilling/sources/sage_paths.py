@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.settings import Settings
+from airflow_cloudbilling.source import Endpoint
 from airflow_cloudbilling.urls import path_part
 
 
@@ -34,6 +35,16 @@ OPERATIONS: Mapping[str, Operation] = {
     "tracking": Operation("GET", "/api/files/{tracking_id}/tracking", "tracking_id"),
     "download": Operation("GET", "/api/files/{scope}", "scope"),
 }
+
+_CALLS = {
+    "register_developer": ("register_developer({…})", "SageRegisterDeveloperOperator(data={…})"),
+    "register_application": ("register_application({…})", "SageRegisterApplicationOperator(data={…})"),
+    "create_passcode": ("create_passcode()", "SageCreatePasscodeOperator(return_passcode=True)"),
+    "rotate_api_key": ("rotate_api_key()", "SageRotateApiKeyOperator()"),
+    "tracking": ('track("7c0d8b1e")', 'SageTrackUploadOperator(tracking_id="7c0d8b1e")'),
+    "download": ('download_scope("Products")', 'SageDownloadScopeOperator(scope="Products", destination="s3://…")'),
+}
+ENDPOINTS = tuple(Endpoint(f"{OPERATIONS[name].method} {OPERATIONS[name].path}", *_CALLS[name]) for name in _CALLS)
 
 
 def path_of(operation: str, settings: Settings, **values: str) -> str:

@@ -1,0 +1,241 @@
+"""Sage Connected Cloud for DAG authors: on-boarding with its human steps, API keys, tracking and downloads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+from airflow.sdk import BaseOperator
+
+from airflow_cloudbilling.errors import MalformedReplyError
+from airflow_cloudbilling.operators.api import CreateRecordOperator, stored
+from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.failing import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.source import Reply
+
+_COPY = 1024 * 1024
+DEFAULT_CONN_ID = "sage_connected_cloud_default"
+_CONSENT = (
+    "With a passcode (SageCreatePasscodeOperator) the user of the Sage product chooses 'Enable External Integration',"
+    " enters it and consents.",
+    "Sage then delivers the API key to the application's notificationUrl: enter it as the password of connection"
+    " {conn_id!r}, where it stays for ever, since it rotates every later one; the connection's secret is kept with it.",
+)
+_REGISTERED = (
+    "Open {url} in a web browser and solve the captcha.",
+    "Sage sends an e-mail with the ids: enter the developer ID as login, and the application ID as application_id, of"
+    " connection {conn_id!r}.",
+    *_CONSENT,
+)
+
+
+class _RegisterOperator(CreateRecordOperator):
+    """Base of the operators that register something, once, whatever ``retries`` says."""
+
+    def create(self, hook: BillingHook) -> dict[str, Any]:
+        """Register, and say what people have to do now."""
+        answer = self.register(_sage(self.conn_id))
+        url = next((str(each) for name, each in answer.items() if name.lower() == "registrationurl"), None)
+        todo = _todo(self.conn_id, _REGISTERED, url=url or "the registrationUrl, which Sage's answer lacks,")
+        self.log.info("%s", "\n".join(todo))
+        return {"registrationUrl": url, "next_steps": todo, "answer": answer}
+
+    def register(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
+        """Return what Sage answers."""
+        raise NotImplementedError
+
+
+class SageRegisterDeveloperOperator(_RegisterOperator):
+    """Register a developer and an application by ``POST developers``; return what people have to do then.
+
+    The result is ``{registrationUrl, next_steps, answer}``; the log has the steps too.
+
+    :param conn_id: connection of the type ``sage_connected_cloud``; nothing but its host is needed.
+    :param data: the developer's and the application's details, as Sage's document has them, with a ``notificationUrl``.
+    :raises AirflowFailException: when no retry can mend it, or nobody knows whether it was carried out.
+    """
+
+    def __init__(self, *, data: Mapping[str, Any], conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(conn_id=conn_id, resource="developers", data=data, **kwargs)
+
+    def register(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
+        """Return what Sage answers."""
+        return hook.register_developer(self.data)
+
+
+class SageRegisterApplicationOperator(_RegisterOperator):
+    """Register a further application by ``POST applications``; result and errors as of the developer's.
+
+    :param conn_id: connection of the type ``sage_connected_cloud``.
+    :param data: the application's details, as Sage's document has them.
+    :param developer_id: instead of the connection's login.
+    """
+
+    template_fields: Sequence[str] = (*CreateRecordOperator.template_fields, "developer_id")
+
+    def __init__(
+        self, *, data: Mapping[str, Any], conn_id: str = DEFAULT_CONN_ID, developer_id: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(conn_id=conn_id, resource="applications", data=data, **kwargs)
+        self.developer_id = developer_id
+
+    def register(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
+        """Return what Sage answers."""
+        return hook.register_application(self.data, given(self.developer_id))
+
+
+class SageOperator(BaseOperator):
+    """Base of the operators that ask Sage one thing.
+
+    :param conn_id: connection of the type ``sage_connected_cloud``.
+    :raises AirflowFailException: when no retry can mend it: wrong settings, a refusal, an outcome in doubt.
+    """
+
+    template_fields: Sequence[str] = ("conn_id",)
+    ui_color = "#e3f3df"
+
+    def __init__(self, *, conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conn_id = conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Ask and return what is small of the answer."""
+        with failing_for_good():
+            return self.call(_sage(self.conn_id))
+
+    def call(self, hook: SageConnectedCloudHook) -> Any:
+        """Ask."""
+        raise NotImplementedError
+
+
+class SageCreatePasscodeOperator(SageOperator):
+    """Ask for a passcode by ``POST passcodes``; return ``{expires}``, an ISO moment or what Sage wrote.
+
+    :param developer_id: instead of the connection's login.
+    :param application_id: instead of the connection's ``application_id``.
+    :param return_passcode: return the passcode too, for the person who enters it: whoever may read the task's XCom
+        sees it. It is masked in logs in any case.
+    """
+
+    template_fields: Sequence[str] = (*SageOperator.template_fields, "developer_id", "application_id")
+
+    def __init__(
+        self,
+        *,
+        developer_id: str | None = None,
+        application_id: str | None = None,
+        return_passcode: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.developer_id = developer_id
+        self.application_id = application_id
+        self.return_passcode = return_passcode
+
+    def call(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
+        """Ask for the passcode and say what people have to do now."""
+        found = hook.create_passcode(given(self.developer_id), given(self.application_id))
+        expires = found.expires.isoformat() if found.expires else found.expires_as_sent
+        where = "in the task's XCom" if self.return_passcode else "shown with return_passcode=True only"
+        self.log.info("The passcode is %s; it is good until %s.", where, expires or "a moment that Sage does not say")
+        self.log.info("%s", "\n".join(_todo(self.conn_id, _CONSENT)))
+        return {"expires": expires, **({"passcode": found.passcode} if self.return_passcode else {})}
+
+
+class SageRotateApiKeyOperator(SageOperator):
+    """Rotate the API key by ``PATCH apikey`` and keep the new one, before it expires; return ``{rotated_at}``.
+
+    Nothing depends on it: whatever meets an expired key rotates it by itself.
+    """
+
+    def call(self, hook: SageConnectedCloudHook) -> dict[str, str]:
+        """Rotate the key."""
+        hook.rotate_api_key()
+        return {"rotated_at": pendulum.now("UTC").isoformat()}
+
+
+class SageTrackUploadOperator(SageOperator):
+    """Ask once how far an upload is; return ``{status, progress, downloadResultUrl}``, the address without signature.
+
+    :param tracking_id: Sage's id of the upload.
+    """
+
+    template_fields: Sequence[str] = (*SageOperator.template_fields, "tracking_id")
+
+    def __init__(self, *, tracking_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.tracking_id = tracking_id
+
+    def call(self, hook: SageConnectedCloudHook) -> dict[str, str | None]:
+        """Ask for the upload's status."""
+        found = hook.track(str(self.tracking_id))
+        self.log.info("Upload %s: %s, progress %s.", self.tracking_id, found.status, found.progress)
+        return {"status": found.status, "progress": found.progress, "downloadResultUrl": found.result_uri}
+
+
+class SageDownloadScopeOperator(SageOperator):
+    """Keep a scope's file, which always holds the full data of the scope, as a whole or not at all.
+
+    The result is ``{scope, uri, size, sha256, records}``; ``records`` is null when the file is no list. What is there
+    from an earlier download is replaced: records that the new file lacks are gone at Sage.
+
+    :param scope: such as ``Products``.
+    :param destination: file, object (``s3://conn_id@bucket/products.json``), or folder for ``<scope>.json``.
+    """
+
+    template_fields: Sequence[str] = (*SageOperator.template_fields, "scope", "destination")
+
+    def __init__(self, *, scope: str, destination: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.scope = scope
+        self.destination = destination
+
+    def call(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
+        """Download the file; memory does not grow with its size."""
+        from airflow_cloudbilling.objects import Place
+
+        place = Place(self.destination, "destination")
+        reply = hook.download_scope(self.scope)
+        with closing(reply.body):
+            records = self._count(reply)
+            folder = self.destination.endswith("/") or place.fs.isdir(place.root)
+            parts = (stored(f"{self.scope}.json", ".json"),) if folder else ()
+            name = "/".join((place.root, *parts))
+            with place.failing("cannot be written", name), place.writing(name) as file:
+                shutil.copyfileobj(reply.body, file, _COPY)
+        uri = place.address(*parts)
+        self.log.info("%s bytes of %s, %s records, are in %s.", reply.size, self.scope, records, uri)
+        return {"scope": self.scope, "uri": uri, "size": reply.size, "sha256": reply.sha256, "records": records}
+
+    def _count(self, reply: Reply) -> int | None:
+        """Read a list to its end, so that a broken one is never kept; leave the body at its beginning."""
+        from airflow_cloudbilling.parse import Malformed
+        from airflow_cloudbilling.parse.records import Records
+
+        start = reply.head(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        try:
+            return None if start == b"{" else sum(1 for _ in Records(reply.body, (), ()))
+        except Malformed as error:
+            message = f"{reply.url} was to answer with the scope {self.scope!r}: {error}."
+            raise MalformedReplyError(message, conn_id=self.conn_id, url=reply.url) from None
+        finally:
+            reply.body.seek(0)
+
+
+def _sage(conn_id: str) -> SageConnectedCloudHook:
+    from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+
+    return SageConnectedCloudHook(conn_id)
+
+
+def _todo(conn_id: str, steps: Sequence[str], **words: str) -> list[str]:
+    return [f"{number}. {step.format(conn_id=conn_id, **words)}" for number, step in enumerate(steps, 1)]
