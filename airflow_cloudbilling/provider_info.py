@@ -21,7 +21,7 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
     "triggers": ("airflow_cloudbilling.triggers.invoices",),
 }
 _SENDING: dict[str, tuple[str, ...]] = {
-    "operators": ("airflow_cloudbilling.operators.sage_upload",),
+    "operators": ("airflow_cloudbilling.operators.sage", "airflow_cloudbilling.operators.sage_upload"),
     "sensors": ("airflow_cloudbilling.sensors.sage",),
     "triggers": ("airflow_cloudbilling.triggers.sage",),
 }
