@@ -55,6 +55,7 @@ class _Place(NamedTuple):
     :param rest: the whole path, where it has a condition.
     """
 
+    term: Term
     slot: int
     rest: str
     attribute: str
@@ -77,7 +78,7 @@ class Terms:
         self.terms = terms
         self._steps: dict[str, _Step] = {}
         self._slots = 0
-        self._places = [(term, [self._place(path) for path in term.paths]) for term in terms]
+        self._places = [self._place(term, path) for term in terms for path in term.paths]
 
     def values(self, element: Element) -> dict[str, str | None]:
         """Return all terms by name: what each says at the first of its places that says anything.
@@ -86,12 +87,18 @@ class Terms:
         """
         found: list[Element | None] = [None] * self._slots
         _walk(element, self._steps, found)
-        return {term.name: _value(element, term, places, found) for term, places in self._places}
+        said: dict[str, str | None] = {term.name: None for term in self.terms}
+        for term, slot, rest, attribute in self._places:
+            at = found[slot]
+            if at is None or said[term.name] is not None or (rest and (at := element.find(rest)) is None):
+                continue
+            said[term.name] = _read(at.get(attribute) if attribute else _text(at, term), term)
+        return said
 
-    def _place(self, path: str) -> _Place:
+    def _place(self, term: Term, path: str) -> _Place:
         path, _, attribute = path.partition("/@")
         plain, condition, _ = path.partition("[")
-        return _Place(self._slot(plain.split("/")), path if condition else "", attribute)
+        return _Place(term, self._slot(plain.split("/")), path if condition else "", attribute)
 
     def _slot(self, tags: list[str]) -> int:
         """Return the slot of the element at the end of a path, a new one where no term has asked for it."""
@@ -115,18 +122,6 @@ def _walk(element: Element, steps: dict[str, _Step], found: list[Element | None]
                 found[slot] = child
             if below:
                 _walk(child, below, found)
-
-
-def _value(element: Element, term: Term, places: list[_Place], found: list[Element | None]) -> str | None:
-    for slot, rest, attribute in places:
-        at = found[slot]
-        if at is not None and rest:
-            at = element.find(rest)
-        if at is not None:
-            text = at.get(attribute) if attribute else _text(at, term)
-            if (read := _read(text, term)) is not None:
-                return read
-    return None
 
 
 class Syntax(NamedTuple):
