@@ -146,6 +146,12 @@ def test_rejected_records_fail_the_sensor_unless_they_are_tolerated(erp: Erp, sa
     assert sensor(result, fail_on_rejected_records=False, **known).execute({})["rejected"] == 1
 
 
+@pytest.mark.parametrize("tracking_id", ["", "None"])
+def test_when_nothing_was_sent_there_is_nothing_to_wait_for(vendor: Sandbox, tracking_id: str) -> None:
+    assert sensor({"tracking_id": tracking_id}).execute({})["status"] == "empty"
+    assert vendor.requests == []
+
+
 def test_an_upload_that_sage_does_not_know_fails_at_once(sage: Sage) -> None:
     with pytest.raises(AirflowFailException, match="404"):
         sensor({"tracking_id": "nothing"}).execute({})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -475,3 +476,21 @@ def test_no_secret_stands_in_log_ledger_result_or_error(
         assert secret
         assert secret not in told
     assert sage.leaks == 0
+
+
+# The example
+
+
+def test_the_example_sends_a_month_and_running_it_again_sends_nothing(
+    vendor: Sandbox, sage: Sage, staging: Path, run_dag: Callable[..., dict[str, Any]]
+) -> None:
+    sage.statuses = ["accepted"]  # it asks every 30 s
+    month = vendor.months[-1]
+    example = Path(__file__).parents[1] / "example_dags" / "sage_upload.py"
+    first = run_dag(example, partition_key=month)
+    staged = first["stage"]["invoices"]
+    assert staged > 0
+    assert first["build"]["records"] == first["wait"]["accepted"] == staged
+    again = run_dag(example, partition_key=month)
+    assert again["wait"] == first["wait"]
+    assert seen_once(sage, staged)

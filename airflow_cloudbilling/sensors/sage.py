@@ -35,7 +35,7 @@ class SageUploadSensor(BaseSensorOperator):
     ``SageUploadOperator`` does it when it waits itself. Sage being out of reach does not end the wait.
 
     :param conn_id: connection of the type ``sage_connected_cloud``.
-    :param tracking_id: Sage's id of the upload.
+    :param tracking_id: Sage's id of the upload; empty when nothing was sent, and then there is nothing to wait for.
     :param staging_conn_id: connection of the staging database whose ledger has the upload; empty: only wait.
     :param success_states: of an upload; ``accepted``. Compared without case, ``_``, ``-`` and spaces.
     :param failure_states: ``failed``, ``rejected``, ``error``, ``invalid``; every other state is pending.
@@ -123,6 +123,9 @@ class SageUploadSensor(BaseSensorOperator):
 
     def _look(self) -> dict[str, Any] | None:
         """Ask once; return the result when the upload has ended."""
+        if given(self.tracking_id) is None:
+            self.log.info("There is no upload to wait for: nothing was sent.")
+            return {"tracking_id": None, "status": "empty", "result_uri": None}
         with failing_for_good():
             hook = self._hook()
             following = self._following(hook)
