@@ -14,7 +14,7 @@ import pendulum
 from airflow.sdk import DAG, CronPartitionTimetable, chain, task
 
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
-from airflow_cloudbilling.operators.sage_upload import SageUploadOperator
+from airflow_cloudbilling.operators.sage import SageUploadOperator
 from airflow_cloudbilling.sensors.sage import SageUploadSensor
 
 VENDOR, SAGE, STAGING = "twotcloud_default", "sage_connected_cloud_default", "erp_staging"
@@ -51,7 +51,7 @@ and says that nobody knows whether the file has arrived, look at Sage and run it
 ):
 
     @task
-    def report(result: dict[str, Any]) -> None:
+    def report(result: Any) -> None:
         """Log what became of the upload; each invoice's own result stands in cloudbilling_upload_item."""
         log.info("%(status)s: %(records)s invoices, %(accepted)s accepted, %(rejected)s rejected", result)
 

@@ -35,7 +35,7 @@ from airflow_cloudbilling.triggers.sage import SageUploadTrigger
 
 DAG_FILE = """
 from airflow.sdk import DAG
-from airflow_cloudbilling.operators.sage_upload import SageUploadOperator
+from airflow_cloudbilling.operators.sage import SageUploadOperator
 from airflow_cloudbilling.sensors.sage import SageUploadSensor
 
 with DAG("sends", schedule=None):

@@ -9,7 +9,7 @@ from typing import Any
 from sages import CONN_ID
 from staged import OCTOBER, Erp, invoice, load, open_staging, rows
 
-from airflow_cloudbilling.operators.sage_upload import SageUploadOperator
+from airflow_cloudbilling.operators.sage import SageUploadOperator
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.staging.loader import Staging
 

@@ -14,6 +14,7 @@ from airflow_cloudbilling.errors import MalformedReplyError
 from airflow_cloudbilling.operators.api import CreateRecordOperator, stored
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.sage_upload import SageUploadOperator as SageUploadOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
