@@ -104,7 +104,7 @@ DOCUMENTED = {
     "sage_connected_cloud": [
         *("POST /api/developers", "POST /api/developers/{developer_id}/applications", "PATCH /api/apikey"),
         "POST /api/developers/{developer_id}/applications/{application_id}/passcodes",
-        *("GET /api/files/{tracking_id}/tracking", "GET /api/files/{scope}"),
+        *("POST /api/files/{scope}", "GET /api/files/{tracking_id}/tracking", "GET /api/files/{scope}"),
     ],
 }
 ENDPOINTS = [(source, endpoint) for source in SOURCES.values() for endpoint in source.endpoints]

@@ -1,4 +1,4 @@
-"""Sage Connected Cloud for DAG authors: on-boarding with its human steps, API keys, tracking and downloads."""
+"""Sage Connected Cloud for DAG authors: on-boarding with its human steps, API keys, uploads, tracking, downloads."""
 
 from __future__ import annotations
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
     from airflow_cloudbilling.source import Reply
 
+__all__ = [
+    "SageCreatePasscodeOperator",
+    "SageDownloadScopeOperator",
+    "SageRegisterApplicationOperator",
+    "SageRegisterDeveloperOperator",
+    "SageRotateApiKeyOperator",
+    "SageTrackUploadOperator",
+    "SageUploadOperator",
+]
 _COPY = 1024 * 1024
 DEFAULT_CONN_ID = "sage_connected_cloud_default"
 _CONSENT = (

@@ -41,6 +41,8 @@ while it runs (URL is the printed address):
   curl -X DELETE URL/_sandbox/faults
   curl -d '{"change": "amount", "invoice_id": "CI-202610-00001"}' URL/_sandbox/change
   curl -d '{"change": "add", "kind": "purchase", "month": "2026-10"}' URL/_sandbox/change
+  curl -d '{"vendor": "sage_connected_cloud", "expire_key": true, "rejects": ["CI-202610-00001"]}' URL/_sandbox/steer
+  curl 'URL/_sandbox/state?vendor=sage_connected_cloud'
   curl URL/_sandbox/requests;  curl 'URL/_sandbox/truth?kind=purchase&month=2026-10'
 
 faults: status, html, empty, body, redirect, delay, reset, cut, drip; their settings: see

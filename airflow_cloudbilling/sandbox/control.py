@@ -1,4 +1,4 @@
-"""The sandbox's own endpoints under ``/_sandbox/``: faults, changes of the vendors' data, requests seen, truth."""
+"""The sandbox's own endpoints under ``/_sandbox/``: faults, changes, states of vendors, requests seen, truth."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def answer(sandbox: Sandbox, request: Incoming) -> Answer:
         "POST faults": lambda: sandbox.faults.add(*from_json(json.loads(request.body))),
         "DELETE faults": sandbox.clear_faults,
         "POST change": lambda: {"invoice_id": sandbox.change(**json.loads(request.body))},
+        "GET state": lambda: sandbox.vendors[request.query["vendor"]].state(),
+        "POST steer": lambda: _steered(sandbox, **json.loads(request.body)),
         "GET requests": lambda: [seen._asdict() for seen in sandbox.requests],
         "GET truth": lambda: list(truth_table(sandbox, **request.query)),
     }
@@ -55,6 +57,10 @@ def truth_table(
                 "lines": sum(one.lines for one in sums.values()),
                 "totals": {currency: one._asdict() for currency, one in sums.items()},
             }
+
+
+def _steered(sandbox: Sandbox, vendor: str, **changes: Any) -> dict[str, Any]:
+    return sandbox.vendors[vendor].steer(**changes)
 
 
 def _plain(value: Any) -> str:

@@ -76,6 +76,22 @@ class Sage(Vendor):
         with self._lock:
             self.key = ""
 
+    def state(self) -> dict[str, Any]:
+        """Return the counts of keys and contents, and the uploads with their states."""
+        counts = {name: getattr(self, name) for name in ("rotations", "refused_rotations", "leaks")}
+        uploads = {name: {"scope": one.scope, "status": one.status} for name, one in self.uploads.items()}
+        return {**counts, "contents": dict(self.contents), "records": dict(self.records), "uploads": uploads}
+
+    def steer(self, **changes: Any) -> dict[str, Any]:
+        """Change ``statuses``, ``rejects`` or ``key_uses``, or ``expire_key``."""
+        if unknown := changes.keys() - {"statuses", "rejects", "key_uses", "expire_key"}:
+            return super().steer(**dict.fromkeys(unknown))
+        if changes.pop("expire_key", False):
+            self.expire_key()
+        for name, value in changes.items():
+            setattr(self, name, type(getattr(self, name))(value))
+        return self.state()
+
     def answer(self, request: Incoming) -> Answer:
         """Answer as the vendor would."""
         if request.path.startswith(FILES):

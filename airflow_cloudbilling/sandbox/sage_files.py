@@ -67,7 +67,7 @@ class Upload:
         self.received += 1
         try:
             records = json.loads(content)
-            ids = [str(record["id"]) for record in records]
+            ids = [str(record["id"]) for record in (records if isinstance(records, list) else [records])]
         except (ValueError, TypeError, KeyError) as error:
             self.statuses = ["validating", "failed"]
             words = f"{type(error).__name__}: expected a list of objects with an id"

@@ -108,6 +108,19 @@ class Vendor:
         """Return connection id → the Airflow connection, able to become JSON, that reaches this vendor at ``url``."""
         raise NotImplementedError
 
+    def state(self) -> dict[str, Any]:
+        """Return what has happened to the vendor, able to become JSON."""
+        return {}
+
+    def steer(self, **changes: Any) -> dict[str, Any]:
+        """Change how the vendor goes on, and return its state.
+
+        :raises ValueError: when it knows no such change.
+        """
+        if changes:
+            raise ValueError(f"{self.name} knows no change {', '.join(changes)}")
+        return self.state()
+
     def answer(self, request: Incoming) -> Answer:
         """Answer a request to one of this vendor's paths; may be called by many threads at once."""
         raise NotImplementedError

@@ -160,8 +160,8 @@ def tracking_of(reply: Reply, settings: Settings) -> Tracking:
     status = _text(members.get("status"))
     if not status:
         malformed(reply, settings, "the answer holds no status")
-    progress = members.get("progress")
-    return Tracking(status, None if progress is None else clean(str(progress)), _text(members.get("downloadresulturl")))
+    progress, url = members.get("progress"), _text(members.get("downloadresulturl"))
+    return Tracking(status, None if progress is None else clean(str(progress)), url or None)
 
 
 def passcode_of(reply: Reply, settings: Settings) -> Passcode:

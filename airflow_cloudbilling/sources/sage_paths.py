@@ -41,6 +41,10 @@ _CALLS = {
     "register_application": ("register_application({…})", "SageRegisterApplicationOperator(data={…})"),
     "create_passcode": ("create_passcode()", "SageCreatePasscodeOperator(return_passcode=True)"),
     "rotate_api_key": ("rotate_api_key()", "SageRotateApiKeyOperator()"),
+    "upload": (
+        'upload("Orders", file, name="orders.json", size=512, sha256="…")',
+        'SageUploadOperator(scope="Orders")',
+    ),
     "tracking": ('track("7c0d8b1e")', 'SageTrackUploadOperator(tracking_id="7c0d8b1e")'),
     "download": ('download_scope("Products")', 'SageDownloadScopeOperator(scope="Products", destination="s3://…")'),
 }
