@@ -79,12 +79,12 @@ def plan(options: argparse.Namespace, absent: dict[str, str]) -> Iterator[Case]:
     two = [name for name in few if name in (CLOUDBILLING, EVERYTHING, AIRFLOW_OWN)]
     scenarios = tuple(one for one in SCENARIOS if one in options.scenarios)
     near, *further = options.latencies
-    for database in options.databases if "store365" in options.vendors else ():
-        first = database == ("postgres" if "postgres" in options.databases else options.databases[0])
-        yield Case("store365", database, near / 1000, scenarios, everybody if first else few)
-        for latency in further if first else ():
-            yield Case("store365", database, latency / 1000, scenarios[:1], few)
-    for database in options.databases if "cloudonex" in options.vendors else ():
+    main, *others = sorted(options.databases, key=lambda one: one != "postgres")
+    if "store365" in options.vendors:
+        yield Case("store365", main, near / 1000, scenarios, everybody)
+        yield from (Case("store365", main, latency / 1000, scenarios[:1], few) for latency in further)
+        yield from (Case("store365", database, near / 1000, scenarios, few) for database in others)
+    for database in (main, *others) if "cloudonex" in options.vendors else ():
         if database != "postgres":
             yield Case("cloudonex", database, near / 1000, scenarios, two)
 
@@ -168,7 +168,8 @@ class Run:
             "BENCH_HTTP": {"conn_type": "http", "host": vendor.url},
         }
         environment = {f"AIRFLOW_CONN_{name}": json.dumps(one) for name, one in connections.items()}
-        environment |= {"AIRFLOW_HOME": str(self.folder / "airflow"), "RUNTIME__DLTHUB_TELEMETRY": "false"}
+        environment |= {"AIRFLOW_HOME": str(self.folder / "airflow"), "PYTHONWARNINGS": "ignore"}
+        environment["RUNTIME__DLTHUB_TELEMETRY"] = "false"
         python = dlt_python() if name.startswith(DLT) else sys.executable
         return in_process(HERE / "bench_task.py", job, python=python, timeout=PATIENCE, **environment)
 

@@ -38,11 +38,13 @@ def machine_of(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    order = list(CONTENDERS)
-    results = sorted(
-        found["results"],
-        key=lambda one: (_place(one), list(WORK).index(one["scenario"]), order.index(one["contender"])),
-    )
+    places = list(dict.fromkeys(map(_place, found["results"])))  # as they were measured
+    works, names = list(WORK), list(CONTENDERS)
+
+    def order(one: Result) -> tuple[int, ...]:
+        return places.index(_place(one)), works.index(one["scenario"]), names.index(one["contender"])
+
+    results = sorted(found["results"], key=order)
     ours = {(_place(one), one["scenario"]): one for one in results if one["contender"] == CLOUDBILLING}
     return [_row(one, ours.get((_place(one), one["scenario"])), found["servers"]) for one in results]
 
@@ -83,12 +85,14 @@ def _about(found: dict[str, Any]) -> str:
     )
     base = f" ({bases[0] / 1e6:.0f} MB)" if bases else ""
     invoices = found["pages"] * 100
+    rounds = f"{found['rounds']} rounds that took turns" if found["rounds"] > 1 else "one round"
     return (
         f"{invoices:,} invoices with {invoices * 5:,} lines in {found['pages']} pages of JSON ({served}) from a server "
-        f"whose answers are ready bytes; seconds are the median of {found['rounds']} rounds that took turns (fastest–"
-        f"slowest), from the first request to the commit. Sums are the database's own, by currency; WRONG means that "
-        f"they are not the vendor's to the last digit, so that the time does not count. CPU is the task's, without the "
-        f"database's. Memory counts above a bare task{base}: a process that imported airflow.sdk and ran an operator "
-        f"that does nothing; dlt's above bare Python. The machine was shared: {min(turns, default=0)} to "
-        f"{max(turns, default=0)} million turns of an empty loop a second. {absent} {processor_line(found['machine'])}"
+        f"whose answers are ready bytes; seconds are the median of {rounds} (fastest–slowest), from the first request "
+        f"to the commit. Sums are the database's own, by currency; WRONG means that they are not the vendor's to the "
+        f"last digit, so that the time does not count. CPU is the task's, without the database's; the log is the whole "
+        f"server's. Memory counts above a bare task{base}, a process that imported airflow.sdk and ran an operator "
+        f"that does nothing, with all that is imported for the work; dlt's above bare Python. The machine was shared: "
+        f"{min(turns, default=0)} to {max(turns, default=0)} million turns of an empty loop a second. {absent} "
+        f"{processor_line(found['machine'])}"
     )

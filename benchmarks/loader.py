@@ -18,8 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from measuring import Result, in_process, since, tell, turns
-from measuring import memory as _memory
+from measuring import Result, in_process, memory, since, tell, turns
 
 HERE = Path(__file__).parent
 SCENARIOS = ("first", "again", "changed")
@@ -149,11 +148,11 @@ def measure(
     speed = turns()
     gc.collect()
     gc.freeze()  # a real source does not hold the month; do not let the collector walk it again and again
-    baseline = _memory("VmRSS", reset=True)
+    baseline = memory("VmRSS", reset=True)
     began = time.perf_counter()
     work()
     seconds = time.perf_counter() - began
-    peak = _memory("VmHWM") - baseline
+    peak = memory("VmHWM") - baseline
     found: Result = {
         "seconds": seconds,
         "rows": invoices * ROWS,
