@@ -28,8 +28,8 @@ _SENDING: dict[str, tuple[str, ...]] = {
 _OPTIONS = {
     "credential_store": {
         "description": (
-            "Class that keeps access tokens for other tasks, with the methods read and write and the argument"
-            " writable. Empty: every process fetches its own."
+            "Class that keeps access tokens and API keys for other tasks, with the methods read and write and the"
+            " argument writable. Empty: every process fetches its own token, and no API key is rotated."
         ),
         "version_added": "0.1.0",
         "type": "string",

@@ -67,7 +67,10 @@ class SharedKey(SharedToken):
         except StoreError as error:
             self._do_without(error)
         if token is None:
-            message = "the API key has expired, and it is not rotated from here; a task on a worker does that."
+            message = (
+                "the API key has expired, and it is not rotated from here: a task on a worker does that by itself, with"
+                " the initial key, which stays in the connection."
+            )
             raise ExpiredKeyError(message, conn_id=self._conn_id)
         return token
 

@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -139,23 +140,32 @@ class Overtaken(FileStore):
     """A store in which another task has put the key of a later rotation at once."""
 
     sage: Sage
+    later = "key-of-a-later-rotation"
 
     def write(self, conn_id: str, text: str) -> None:
         if text == self.sage.key:
-            self.sage.key = text = "key-of-a-later-rotation"
+            self.sage.key = text = self.later
         super().write(conn_id, text)
 
 
+@pytest.mark.parametrize("good", [True, False])
 def test_after_a_second_401_the_store_is_read_once_more(
-    vendor: Sandbox, sage: Sage, store: FileStore, tracking_id: str
+    good: bool, vendor: Sandbox, sage: Sage, store: FileStore, tracking_id: str
 ) -> None:
     sage.expire_key()
     overtaken = Overtaken(store.folder)
     overtaken.sage = sage
     hook = SageConnectedCloudHook()
-    with Client(hook.source, hook.settings, store=overtaken) as client:
+    if not good:
+        vendor.serve(TRACKING.format(tracking_id), Answer.text(401, "never"))
+    with Client(hook.source, hook.settings, store=overtaken) as client, nullcontext() if good else refusal():
         hook.track(tracking_id, client)
-    assert asked(vendor) == ["POST 202", "GET 401", "PATCH 200", "GET 401", "GET 200"]
+    end = "GET 200" if good else "GET 401"
+    assert asked(vendor) == ["POST 202", "GET 401", "PATCH 200", "GET 401", end]
+
+
+def refusal() -> Any:
+    return pytest.raises(RefusedError, match="no longer accepts the API key")
 
 
 @pytest.mark.parametrize("field", ["password", "secret"])
@@ -482,6 +492,8 @@ def forms(secret: str) -> list[str]:
 def test_no_key_and_no_secret_shows_in_a_log_or_an_error(
     vendor: Sandbox, sage: Sage, store: FileStore, tracking_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    from airflow.sdk.log import redact
+
     for name in ("", "httpx", "httpcore"):
         caplog.set_level(logging.DEBUG, name)
     told: list[object] = []
@@ -496,6 +508,8 @@ def test_no_key_and_no_secret_shows_in_a_log_or_an_error(
         pytest.raises(RefusedError) as caught,
     ):
         hook.track(tracking_id, client)
+    masked = redact(" ".join(every))
+    assert masked == "*** *** ***"
     shown = f"{caplog.text}{caught.value}{told}{hook.settings}{vendor.requests}"
     assert "httpcore" in caplog.text
     assert [form for secret in every for form in forms(secret) if form in shown] == []
