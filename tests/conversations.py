@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Ahead, Ask, Item, Reply, Request, Source
+from airflow_cloudbilling.source import Ahead, Ask, Item, Reply, Request, Source, singly
 from airflow_cloudbilling.sources import SOURCES
 
 DATA = Path(__file__).parent / "data"
@@ -112,7 +112,7 @@ class Case:
                 requests.append(step)
                 answer = self.reply(step, len(requests), body if len(requests) == 1 else None, dribble)
             elif not isinstance(step, Ahead):
-                found.append(step)
+                found.extend(singly([step]))
 
 
 def cases(*, broken: bool | None = None) -> list[Case]:

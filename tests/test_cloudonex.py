@@ -29,7 +29,7 @@ from airflow_cloudbilling.errors import (
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Stated
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Again, Ask, Conversation, Item, Ok, Record, Refused, Reply, Request
+from airflow_cloudbilling.source import Again, Ask, Conversation, Item, Ok, Record, Refused, Reply, Request, singly
 from airflow_cloudbilling.sources.cloudonex import CloudOnex
 from airflow_cloudbilling.sources.cloudonex_pages import DROPPED, RESOURCES
 from airflow_cloudbilling.urls import target
@@ -245,7 +245,7 @@ def client(sandbox: Sandbox, defer_after: float | None = None, **extra: Any) -> 
 
 
 def found(opened: Client, kind: str = "sales", **ask: Any) -> list[Item]:
-    return list(opened.stream(SOURCE.invoices(Ask(kind, OCTOBER, **ask), opened.settings)))
+    return list(singly(opened.stream(SOURCE.invoices(Ask(kind, OCTOBER, **ask), opened.settings))))
 
 
 def sums(items: list[Item]) -> dict[str, Counter[str]]:
@@ -292,7 +292,7 @@ def test_both_worlds_find_the_same(sandbox: Sandbox) -> None:
     async def collect(opened: Client) -> list[Item]:
         async with opened:
             conversation = SOURCE.invoices(Ask("sales", OCTOBER), opened.settings)
-            return [item async for item in opened.astream(conversation)]
+            return list(singly([item async for item in opened.astream(conversation)]))
 
     with client(sandbox) as opened:
         assert found(opened) == asyncio.run(collect(client(sandbox)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -203,9 +205,9 @@ def test_excerpts_are_one_printable_line() -> None:
 
 def test_the_first_alias_with_a_value_wins_whatever_its_case() -> None:
     fields = Fields([Wanted("id", text, ("Head.Id", "number")), Wanted("price", amount, ("net_price", "Price"))])
-    assert fields.read({"Number": "7", "NETPRICE": "", "price": "1.50"}) == ["7", "1.5"]
-    assert fields.read({"HEAD": {"I_D": "8"}, "number": "7"}) == ["8", None]
-    assert fields.read(flatten({"{urn:x}Head": {"{urn:x}Id": "9"}})) == ["9", None]
+    assert fields.read({"Number": "7", "NETPRICE": "", "price": "1.50"}) == ("7", "1.5")
+    assert fields.read({"HEAD": {"I_D": "8"}, "number": "7"}) == ("8", None)
+    assert fields.read(flatten({"{urn:x}Head": {"{urn:x}Id": "9"}})) == ("9", None)
 
 
 def test_an_unreadable_value_names_its_field() -> None:
@@ -227,7 +229,7 @@ def test_a_spill_gives_back_what_it_took(count: int) -> None:
 def test_sums_are_exact_over_many_lines() -> None:
     lines = RunningSum()
     for _ in range(2500):
-        lines.add("0.1", "0.000000000001")
+        lines.add(["0.1"], ["0.000000000001"])
     assert lines.complete(None, None, None) == ("250", "0.0000000025", "250.0000000025", "computed")
 
 
@@ -239,14 +241,33 @@ def test_differences_of_38_digits_are_not_rounded_to_28() -> None:
 
 def test_a_sum_that_cannot_be_staged_is_a_rejected_record() -> None:
     lines = RunningSum()
-    lines.add("9" * 26, "1")
+    lines.add(["9" * 26], ["1"])
     with pytest.raises(RecordError, match="more than 26 digits"):
         lines.complete(None, None, None)
 
 
+class Halves(io.BytesIO):
+    """A file that gives no more than half of what it still has."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return half of the rest, at most so many bytes."""
+        half = (len(self.getbuffer()) - self.tell() + 1) // 2
+        return super().read(half if size is None or size < 0 else min(size, half))
+
+
 def events(body: str | bytes, content_type: str | None = None, dribble: bool = False) -> list[tuple[Any, ...]]:
+    """Return a body's events, members and leaves by themselves.
+
+    JSON is read as the stream that large bodies are.
+    """
     data = body.encode() if isinstance(body, str) else body
-    return [tuple(event) for event in read(Dribble(data) if dribble else io.BytesIO(data), content_type, SHAPE)]
+    found: list[tuple[Any, ...]] = []
+    for kind, level, members, leaves, raws, _ in read(Dribble(data) if dribble else Halves(data), content_type, SHAPE):
+        if kind in ("open", "close"):
+            found.append((kind, level, "", None, ""))
+        found += [("member", level, name, value, raws[name]) for name, value in members.items()]
+        found += [("leaf", level, "", leaf, raw) for leaf, raw in zip(leaves, raws, strict=False)]
+    return found
 
 
 def test_json_says_what_it_holds_as_it_comes() -> None:
@@ -364,3 +385,39 @@ def test_importing_it_brings_in_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+AWKWARD = {
+    "Id": ["1", 1, 10**20, None, True, "", " x ", "é\u00a0", "a\r\nb", "\u0000", "x" * 300],
+    "Sum": ["1.50", "1,5", 1, 10**20, None, "", "-0", "1e2", "12.5", "0.000000000001", " 7 "],
+    "Day": ["2020-06-05", "20200605", 20200605, None, "", "05-06-2020", "0001-01-01", "2020-06-05T10:00:00Z"],
+}
+
+
+@pytest.mark.parametrize(("name", "reader"), [("Id", text), ("Sum", amount), ("Day", day)])
+def test_a_column_reads_as_its_values_do_by_themselves(name: str, reader: Callable[[Any], str | None]) -> None:
+    fields = Fields([Wanted("wanted", reader, (name, "Also"))])
+    for first, second in itertools.product(AWKWARD[name], repeat=2):
+        records = [{name: first}, {name: second}, {"Also": first}, {name: None, "Also": second}]
+        assert fields.read_all(records) == [fields.read(record) for record in records]
+        assert fields.read_all(records)[0] == (reader(first),)
+
+
+def test_one_value_that_cannot_be_read_spoils_no_other() -> None:
+    fields = Fields([Wanted("sum", amount, ("Sum",))])
+    good, bad, last = fields.read_all([{"Sum": "1"}, {"Sum": "many"}, {"Sum": "2"}])
+    assert (good, last) == (("1",), ("2",))
+    assert isinstance(bad, RecordError)
+    assert "'many'" in str(bad)
+    assert fields.read_all([]) == []
+
+
+def test_what_is_held_and_what_is_streamed_say_the_same_of_odd_numbers() -> None:
+    numbers = "1e400, 0.10, -0, -0.0, 123456789012345678901234567890, 1E-7, 18446744073709551616, 0.1234567890123456789"
+    body = f'{{"Orders": [{{"Id": 1, "Boxes": [{{"Parts": [{{"n": [{numbers}]}}]}}]}}]}}'.encode()
+    held, streamed = (
+        [leaf for event in read(file, None, SHAPE) for leaf in event.leaves]
+        for file in (io.BytesIO(body), Halves(body))
+    )
+    assert [str(n) for n in held[0]["n"]] == [n.replace("-0", "0") if n == "-0" else n for n in streamed[0]["n"]]
+    assert not any(isinstance(n, float) for n in held[0]["n"])

@@ -18,7 +18,7 @@ from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, Mal
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Period, Stated
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Again, Ahead, Ask, Item, Ok, Record, Refused, Renew, Reply, Request
+from airflow_cloudbilling.source import Again, Ahead, Ask, Item, Ok, Record, Refused, Renew, Reply, Request, singly
 from airflow_cloudbilling.sources.store365 import Store365
 
 SOURCE = Store365()
@@ -43,7 +43,7 @@ def connected(sandbox: Sandbox, **extra: Any) -> Settings:
 def imported(sandbox: Sandbox, ask: Ask = OCTOBER, **extra: Any) -> list[Item]:
     settings = connected(sandbox, **extra)
     with Client(SOURCE, settings) as client:
-        return list(client.stream(SOURCE.invoices(ask, settings)))
+        return list(singly(client.stream(SOURCE.invoices(ask, settings))))
 
 
 def called(sandbox: Sandbox, method: str, *arguments: Any, **extra: Any) -> list[Any]:
@@ -68,7 +68,7 @@ def served(answers: Callable[[int], Any], size: int = 2, **extra: Any) -> list[I
         if isinstance(step, Request):
             answer = reply_to(step, json.dumps(answers(int(step.params["pageNumber"]))).encode())
         elif not isinstance(step, Ahead):
-            found.append(step)
+            found.extend(singly([step]))
 
 
 def page(number: int, ids: range | list[int], pages: int, total: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from airflow_cloudbilling.parse.events import CLOSE, LEAF, MEMBER, OPEN, Event, Events, Malformed, Shape, first_bytes
+from airflow_cloudbilling.parse.events import CLOSE, LEAVES, MEMBERS, OPEN, Event, Events, Malformed, Shape, first_bytes
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.invoices import InvoiceReader, Names, refuse_failure
 from airflow_cloudbilling.parse.json_stream import read_json
@@ -27,8 +27,8 @@ from airflow_cloudbilling.parse.xml_stream import read_xml
 
 __all__ = [
     "CLOSE",
-    "LEAF",
-    "MEMBER",
+    "LEAVES",
+    "MEMBERS",
     "OPEN",
     "Event",
     "Events",

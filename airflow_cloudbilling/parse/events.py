@@ -7,13 +7,13 @@ of the first list, and so on; the elements of the last list are *leaves* and com
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 from airflow_cloudbilling.parse.fields import fold
 from airflow_cloudbilling.parse.values import clean
 
-OPEN, MEMBER, LEAF, CLOSE = "open", "member", "leaf", "close"
+OPEN, MEMBERS, LEAVES, CLOSE = "open", "members", "leaves", "close"
 
 CHUNK = 256 * 1024  # bytes read at once
 LONGEST_PROLOG = 64 * 1024
@@ -23,22 +23,42 @@ LARGEST_VALUE = 16 * 1024 * 1024  # characters of one leaf or member; above it a
 class Event(NamedTuple):
     """One step through a body.
 
-    :param kind: ``open`` and ``close`` a record; a ``member`` of the open record that is none of the named lists;
-        a ``leaf``.
-    :param level: of the record; of a member, the record that it belongs to.
-    :param name: of the member; empty where something else than a record came.
-    :param value: JSON's value with numbers as they were written, or the same made of XML.
-    :param raw: its source text.
+    :param kind: ``open`` and ``close`` a record; some ``members`` of the open record that are none of the named lists;
+        some ``leaves``.
+    :param level: of the record; of members, the record that they belong to.
+    :param members: by name; an empty name where something else than a record came. Values are JSON's with numbers as
+        they were written, or the same made of XML.
+    :param leaves: such values.
+    :param raws: source texts: by name, or one for each leaf; empty where they are not kept.
+    :param size: characters of what came, where the body is too large to be held.
     """
 
     kind: str
     level: int
-    name: str
-    value: Any
-    raw: str
+    members: Mapping[str, Any] = {}
+    leaves: Sequence[Any] = ()
+    raws: Any = ()
+    size: int = 0
 
 
 Events = Iterator[Event]
+_WINDOW = 400  # leaves, or events, that are read at once
+_WINDOW_SIZE = 1024 * 1024  # characters
+
+
+def windows(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Yield events many at a time, so that what they hold can be read column by column."""
+    window: list[Event] = []
+    leaves = size = 0
+    for event in events:
+        window.append(event)
+        leaves += len(event.leaves)
+        size += event.size
+        if leaves >= _WINDOW or len(window) >= 4 * _WINDOW or size >= _WINDOW_SIZE:
+            yield window
+            window, leaves, size = [], 0, 0
+    if window:
+        yield window
 
 
 class Shape(NamedTuple):

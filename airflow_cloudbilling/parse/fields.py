@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.parse.values import Unreadable
+from airflow_cloudbilling.parse.values import Reader, Unreadable, column
 
 Record = Mapping[str, Any]
-Reader = Callable[[Any], "str | None"]
+Values = tuple["str | None", ...]
 _SHAPES_KEPT = 256
 _NAMES_KEPT = 500  # in one shape
 _CACHED = 200  # characters of a name that is worth remembering
@@ -51,15 +52,25 @@ class Wanted(NamedTuple):
     paths: tuple[str, ...]
 
 
-class _Plan(NamedTuple):
-    """Where the wanted values stand in records of one shape: (slot, key, rest of the path, reader)."""
+class _Place(NamedTuple):
+    """Where a wanted value may stand in records of one shape."""
 
-    first: tuple[tuple[int, str, str, Reader], ...]  # one place for each value
-    further: tuple[tuple[int, str, str, Reader], ...]  # for values that the first place left empty
+    slot: int  # of the wanted value
+    key: str
+    rest: str  # of the path, below the key
+    read: Reader
+    number: int  # of the key among those that are fetched
+
+
+class _Plan(NamedTuple):
+    """How records of one shape are read."""
+
+    places: tuple[_Place, ...]  # the first place of each value, then further ones for values that it left empty
+    fetch: Callable[[Record], tuple[Any, ...]]
 
 
 class Fields:
-    """The canonical values of one kind of record.
+    """The canonical values of one kind of record, read column by column: records of one shape are many.
 
     :param wanted: what to read, in the order in which :meth:`read` returns it.
     """
@@ -68,40 +79,85 @@ class Fields:
         self.wanted = tuple(wanted)
         self._plans: dict[tuple[str, ...], _Plan] = {}
 
-    def read(self, record: Record) -> list[str | None]:
+    def read(self, record: Record) -> Values:
         """Return the record's canonical values; the first path with a value that is not empty wins.
 
         :raises RecordError: when a value cannot be read; it names the field, what was expected and what came.
         """
-        shape = tuple(record)
-        plan = self._plans.get(shape) or self._plan(shape)
-        values: list[str | None] = [None] * len(self.wanted)
-        slot, key, rest = 0, "", ""
+        (found,) = self.read_all([record])
+        if isinstance(found, RecordError):
+            raise found
+        return found
+
+    def read_all(self, records: Sequence[Record]) -> list[Values | RecordError]:
+        """Return of each record what :meth:`read` returns or raises."""
+        shapes = list(map(tuple, records))
+        if shapes.count(shapes[0]) == len(shapes) if shapes else True:
+            return self._read_alike(records) if shapes else []
+        places: dict[tuple[str, ...], list[int]] = {}
+        for number, shape in enumerate(shapes):
+            places.setdefault(shape, []).append(number)
+        found: dict[int, Values | RecordError] = {}
+        for numbers in places.values():
+            found |= zip(numbers, self._read_alike([records[number] for number in numbers]), strict=True)
+        return [found[number] for number in range(len(records))]
+
+    def _read_alike(self, records: Sequence[Record]) -> list[Values | RecordError]:
+        """Read records of one shape; where one cannot be read, each by itself."""
         try:
-            for slot, key, rest, read in plan.first:
-                values[slot] = read(_dig(record[key], rest) if rest else record[key])
-            for slot, key, rest, read in plan.further:
-                if values[slot] is None:
-                    values[slot] = read(_dig(record[key], rest) if rest else record[key])
-        except Unreadable as error:
-            where = _NAMESPACE.sub("", f"{key}.{rest}" if rest else key)
-            raise RecordError(f"field {self.wanted[slot].name} ({where}): {error}") from None
-        return values
+            return list(zip(*self._columns(records), strict=True))
+        except RecordError as error:
+            if len(records) == 1:
+                return [error]
+        return [found for record in records for found in self._read_alike([record])]
+
+    def _columns(self, records: Sequence[Record]) -> list[Sequence[str | None]]:
+        shape = tuple(records[0])
+        plan = self._plans.get(shape) or self._plan(shape)
+        fetched = list(zip(*map(plan.fetch, records), strict=True))
+        nothing = [None] * len(records)
+        columns: list[Sequence[str | None]] = [nothing] * len(self.wanted)
+        for place in plan.places:
+            known = columns[place.slot]
+            if None not in known:
+                continue
+            values = fetched[place.number]
+            if place.rest:
+                values = tuple(_dig(value, place.rest) for value in values)
+            try:
+                if known is nothing:
+                    columns[place.slot] = column(place.read, values)
+                else:
+                    pairs = zip(known, values, strict=True)
+                    columns[place.slot] = [place.read(value) if one is None else one for one, value in pairs]
+            except Unreadable as error:
+                where = _NAMESPACE.sub("", f"{place.key}.{place.rest}" if place.rest else place.key)
+                raise RecordError(f"field {self.wanted[place.slot].name} ({where}): {error}") from None
+        return columns
 
     def _plan(self, shape: tuple[str, ...]) -> _Plan:
         if len(self._plans) >= _SHAPES_KEPT:
             self._plans.clear()
         keys = {fold(key): key for key in shape}
-        places = [
-            (place, (slot, *found, wanted.read))
-            for slot, wanted in enumerate(self.wanted)
-            for place, found in enumerate(found for path in wanted.paths for found in _places(path, keys))
-        ]
-        first = tuple(entry for place, entry in places if place == 0)
-        plan = _Plan(first, tuple(entry for place, entry in places if place > 0))
+        fetched: dict[str, int] = {}
+        first: list[_Place] = []
+        further: list[_Place] = []
+        for slot, wanted in enumerate(self.wanted):
+            found = [place for path in wanted.paths for place in _places(path, keys)]
+            for rank, (key, rest) in enumerate(found):
+                place = _Place(slot, key, rest, wanted.read, fetched.setdefault(key, len(fetched)))
+                (further if rank else first).append(place)
+        plan = _Plan((*first, *further), _fetching(list(fetched)))
         if len(shape) <= _NAMES_KEPT:
             self._plans[shape] = plan
         return plan
+
+
+def _fetching(keys: Sequence[str]) -> Callable[[Record], tuple[Any, ...]]:
+    """Return what takes some keys' values out of a record."""
+    if len(keys) > 1:
+        return itemgetter(*keys)
+    return lambda record: tuple(record[key] for key in keys)
 
 
 def _places(path: str, keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
-from airflow_cloudbilling.parse.events import CLOSE, LARGEST_VALUE, LEAF, OPEN, Event, Events, Malformed, Shape
-from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
-from airflow_cloudbilling.parse.nesting import Nesting, Surrounding, Values
+from airflow_cloudbilling.parse.events import (
+    CLOSE,
+    LARGEST_VALUE,
+    LEAVES,
+    MEMBERS,
+    OPEN,
+    Event,
+    Events,
+    Malformed,
+    Shape,
+    windows,
+)
+from airflow_cloudbilling.parse.fields import Fields, Values, Wanted, flatten, fold
+from airflow_cloudbilling.parse.nesting import Nesting, Surrounding
 from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
 from airflow_cloudbilling.parse.values import amount, shown, text
@@ -18,11 +31,12 @@ from airflow_cloudbilling.parse.values import amount, shown, text
 LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
 _LONGEST_REJECT = 64 * 1024
+_TOGETHER = 400  # lines
 _ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
 _NO = ("false", "0", "no")
 
 Table = Mapping[str, "tuple[Callable[[Any], str | None], tuple[str, ...]]"]
-Found = Iterator["InvoiceLine | Invoice | Reject"]
+Found = Iterator["list[InvoiceLine] | Invoice | Reject"]
 
 
 class Names(NamedTuple):
@@ -60,8 +74,34 @@ class Names(NamedTuple):
         return self._replace(head=head, line=line)
 
 
+class Header:
+    """What comes of one invoice besides its lines, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.members: dict[str, Any] = {}
+        self.raws: list[tuple[str, str]] = []
+        self.bad: RecordError | None = None
+        self._size = 0
+
+    def learn(self, event: Event) -> None:
+        """Take in some members."""
+        if "" in event.members:  # the record is none
+            return
+        self._size += event.size
+        if self._size > LARGEST_VALUE:
+            self.bad = RecordError(f"expected less than {LARGEST_VALUE} characters besides the lines, came more")
+            return
+        self.members.update(event.members)
+        self.raws.extend(event.raws.items())
+
+    @property
+    def flat(self) -> dict[str, Any]:
+        """Return the members with those of inner records under dotted names."""
+        return flatten(self.members)
+
+
 class InvoiceReader:
-    """Turns one body's events into items, holding one invoice's header and a few lines at a time.
+    """Turns one body's events into items, holding some invoices' headers and some hundred lines at a time.
 
     :param names: with the user's ``field_map`` in it.
     :param keep_raw: whether items carry what the vendor sent.
@@ -78,6 +118,7 @@ class InvoiceReader:
         self._line, self._nesting = _line_fields(names)
         self._money = _undivided_amounts(names)
         self._period = period
+        self._steps = {OPEN: self._open, MEMBERS: self._learn, LEAVES: self._take_leaves, CLOSE: self._close}
         self.outside: dict[str, Any] = {}  # members of the body itself
         self.invoices = 0
         self.computed = 0
@@ -85,13 +126,13 @@ class InvoiceReader:
         self._begin()
 
     def _begin(self) -> None:
-        self._members: dict[str, Any] = {}
-        self._raws: list[tuple[str, str]] = []
-        self._size = 0
+        self._header = Header()
+        self._begin_lines()
+
+    def _begin_lines(self) -> None:
         self._sum = RunningSum()
         self._bad: RecordError | None = None
         self._bad_raw = ""
-        self._passed_over = False
         self._nesting.clear()
 
     def another(self, sha256: str | None) -> InvoiceReader:
@@ -102,93 +143,129 @@ class InvoiceReader:
         return self
 
     def items(self, events: Events) -> Found:
-        """Yield each invoice's lines and then the invoice, or the reject, that closes them."""
+        """Yield each invoice's lines, some at a time, and then the invoice, or the reject, that closes them."""
+        for window in windows(self._of_period(events) if self._period else events):
+            leaves = [leaf for event in window for leaf in event.leaves]
+            self._values = iter(self._read_lines(leaves))
+            headers = self._headers(window)
+            self._heads = iter(list(zip(headers, self._head.read_all([h.flat for h in headers]), strict=True)))
+            for event in window:
+                yield from self._steps[event.kind](event)
+
+    def _of_period(self, events: Events) -> Events:
+        """Pass over the lines of an invoice whose day, where it comes before them, is outside the period."""
+        outside = False
         for event in events:
-            if event.kind is LEAF:
-                line = None if self._bad or self._passed_over else self._read_line(event)
-                if line is not None:
-                    yield InvoiceLine._make(line)
-            elif event.level == 1 and event.kind is OPEN:
-                self._begin()
+            if event.level == 1 and event.kind is OPEN:
+                outside = False
+            elif event.level == 1 and event.kind is MEMBERS and self._period:
+                day = _readable(self._day, flatten(event.members))
+                outside = outside or (day is not None and not self._period.holds(day))
+            if not (outside and event.kind is LEAVES):
+                yield event
+
+    def _headers(self, window: list[Event]) -> list[Header]:
+        """Return what came of each invoice besides its lines, of those that end in the window."""
+        ended = []
+        for event in window:
+            if event.level == 1 and event.kind is OPEN:
+                self._header = Header()
+            elif event.level == 1 and event.kind is MEMBERS:
+                self._header.learn(event)
             elif event.level == 1 and event.kind is CLOSE:
-                self.invoices += 1
-                yield self._end()
-            elif event.level == 0:
-                self.outside[event.name] = event.value
-            elif not self._bad or event.level == 1:  # a reject, too, wants its invoice's header
-                yield from self._learn(event)
+                ended.append(self._header)
+        return ended
 
-    def _read_line(self, event: Event) -> Values | None:
-        """Return a line that is complete; one that is not waits in the nesting, a bad one spoils its invoice."""
-        try:
-            if not isinstance(event.value, dict):
-                raise RecordError(f"expected an object with the line's fields, came {shown(event.value)}")
-            values = self._line_values(event.value)
-            self._sum.add(values[_NET], values[_TAX])
-            values.append(event.raw or None)
-            return values if self._nesting.place(values) else None
-        except RecordError as error:
-            where = f"line {self._sum.lines + 1}"
-            raw = event.raw or json.dumps(event.value, ensure_ascii=False)
-            self._spoil(RecordError(f"{where}: {error.reason}"), raw)
-            return None
+    def _read_lines(self, leaves: list[Any]) -> Sequence[Values | RecordError]:
+        """Return the canonical values of each line, or why it has none."""
+        wrong = [leaf for leaf in leaves if not isinstance(leaf, dict)]
+        if not wrong:
+            return self._line.read_all(leaves)
+        return [
+            self._line.read_all([leaf])[0] if isinstance(leaf, dict) else _no_object("the line's fields", leaf)
+            for leaf in leaves
+        ]
 
-    def _line_values(self, record: Mapping[str, Any]) -> Values:
-        """Return a line's canonical values; vendors that leave some to be worked out have their own."""
-        return self._line.read(record)
+    def _open(self, event: Event) -> Found:
+        if event.level == 1:
+            self._begin_lines()
+        elif not self._bad:
+            self._nesting.open(event.level)
+        return iter(())
+
+    def _take_leaves(self, event: Event) -> Found:
+        """Yield the lines that are complete; one that is not waits in the nesting, a bad one spoils its invoice."""
+        found = list(islice(self._values, len(event.leaves)))
+        if self._bad:
+            return
+        raws = event.raws or [None] * len(found)
+        for number, (values, leaf, raw) in enumerate(zip(found, event.leaves, raws, strict=True), 1):
+            if isinstance(values, RecordError):
+                error = RecordError(f"line {self._sum.lines + number}: {values.reason}")
+                self._spoil(error, raw or _said(leaf))
+                return
+        lines = self._completed(event.leaves, found)
+        self._sum.add([line[_NET] for line in lines], [line[_TAX] for line in lines])
+        rows = ((*line, raw) for line, raw in zip(lines, raws, strict=True))
+        if not self._names.around:
+            yield list(map(InvoiceLine._make, rows))
+        elif complete := [InvoiceLine._make(row) for row in map(list, rows) if self._nesting.place(row)]:
+            yield complete
+
+    def _completed(self, leaves: Sequence[Any], lines: list[Any]) -> Sequence[Values]:
+        """Return lines' canonical values; vendors that leave some to be worked out do so here."""
+        return lines
 
     def _spoil(self, error: RecordError, raw: str = "") -> None:
         if self._bad is None:
             self._bad, self._bad_raw = error, raw
         self._nesting.clear()
 
-    def _learn(self, event: Event) -> Iterator[InvoiceLine]:
-        """Take in what an event says about the invoice or its lines; yield the lines that were waiting for it."""
+    def _learn(self, event: Event) -> Found:
+        """Take in what members say about the lines; yield the lines that were waiting for it."""
+        if event.level == 0:
+            self.outside.update(event.members)
+        elif not self._bad:
+            try:
+                if "" in event.members:
+                    what = f"an object of {self._names.shape.lists[event.level - 1]}"
+                    raise RecordError(f"expected {what}, came {shown(event.members[''])}")
+                if event.level > 1:
+                    for name, value in event.members.items():
+                        yield from _together(self._nesting.learn(event.level, name, value))
+            except RecordError as error:
+                self._spoil(error, "".join(event.raws.values()) or _said(event.members))
+
+    def _close(self, event: Event) -> Found:
+        if event.level == 1:
+            self.invoices += 1
+            yield self._end(*next(self._heads))
+        elif not self._bad:
+            try:
+                yield from _together(self._nesting.close(event.level))
+            except RecordError as error:
+                self._spoil(error)
+
+    def _end(self, header: Header, values: Values | RecordError) -> Invoice | Reject:
         try:
-            if event.kind is OPEN:
-                self._nesting.open(event.level)
-            elif event.kind is CLOSE:
-                yield from map(InvoiceLine._make, self._nesting.close(event.level))
-            elif not event.name:
-                raise RecordError(
-                    f"expected an object of {self._names.shape.lists[event.level - 1]}, came {shown(event.value)}"
-                )
-            elif event.level > 1:
-                yield from map(InvoiceLine._make, self._nesting.learn(event.level, event.name, event.value))
-            else:
-                self._keep(event)
+            if self._bad or header.bad:
+                raise self._bad or header.bad  # type: ignore[misc] # one of them is there
+            self._no_objects_for_money(header.members)
+            if isinstance(values, RecordError):
+                raise values
+            return self._invoice(dict(zip(self._names.head, values, strict=True)), header)
         except RecordError as error:
-            self._spoil(error, event.raw)
+            raw = "\n".join(part for part in (self._bad_raw, self._raw(header)) if part)
+            self.rejected_day = _readable(self._day, header.flat)
+            return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, header.flat))
 
-    def _keep(self, event: Event) -> None:
-        self._size += len(event.raw)
-        if self._size > LARGEST_VALUE:
-            raise RecordError(f"expected less than {LARGEST_VALUE} characters besides the lines, came more")
-        self._members[event.name] = event.value
-        self._raws.append((event.name, event.raw))
-        if self._period and fold(event.name) == fold(self._day.wanted[0].paths[0]):
-            day = _readable(self._day, {event.name: event.value})
-            self._passed_over = day is not None and not self._period.holds(day)
-
-    def _end(self) -> Invoice | Reject:
-        flat = flatten(self._members)
-        try:
-            if self._bad:
-                raise self._bad
-            self._no_objects_for_money()
-            return self._invoice(dict(zip(self._names.head, self._head.read(flat), strict=True)))
-        except RecordError as error:
-            raw = "\n".join(part for part in (self._bad_raw, self._raw()) if part)
-            self.rejected_day = _readable(self._day, flat)
-            return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, flat))
-
-    def _no_objects_for_money(self) -> None:
+    def _no_objects_for_money(self, members: Mapping[str, Any]) -> None:
         """Refuse an object where an amount should stand: taking no notice of it would lose the amount in silence."""
-        for name, value in self._members.items():
+        for name, value in members.items():
             if type(value) in (dict, list) and value and (canonical := self._money.get(fold(name))):
                 raise RecordError(f"field {canonical} ({name}): expected a decimal amount, came {shown(value)}")
 
-    def _invoice(self, values: dict[str, str | None]) -> Invoice:
+    def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
         for name in ("invoice_id", "currency"):
             if values[name] is None:
                 raise RecordError(f"field {name} ({self._names.head[name][1][0]}): expected a value, nothing came")
@@ -201,17 +278,19 @@ class InvoiceReader:
             "tax_amount": totals.tax,
             "gross_amount": totals.gross,
             "totals_origin": totals.origin,
-            "raw": self._raw() if self._keep_raw else None,
+            "raw": self._raw(header) if self._keep_raw else None,
             "source_sha256": self._sha256,
         }
         return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
 
-    def _raw(self) -> str:
+    def _raw(self, header: Header) -> str:
         """Return what was sent of the invoice besides its lists."""
-        if any(raw.startswith("<") for _, raw in self._raws):
+        if not header.raws:
+            return _said(header.members)
+        if any(raw.startswith("<") for _, raw in header.raws):
             name = self._names.shape.lists[0].removesuffix("s")
-            return f"<{name}>{''.join(raw for _, raw in self._raws)}</{name}>"
-        return "{" + ", ".join(f"{json_text(name)}: {raw}" for name, raw in self._raws) + "}"
+            return f"<{name}>{''.join(raw for _, raw in header.raws)}</{name}>"
+        return "{" + ", ".join(f"{json_text(name)}: {raw}" for name, raw in header.raws) + "}"
 
 
 def refuse_failure(reader: InvoiceReader) -> None:
@@ -224,6 +303,29 @@ def refuse_failure(reader: InvoiceReader) -> None:
     said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
     if failed or (said and not reader.invoices):
         raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
+
+
+def _no_object(what: str, value: Any) -> RecordError:
+    return RecordError(f"expected an object with {what}, came {shown(value)}")
+
+
+def _said(value: Any) -> str:
+    """Return a value whose source text was not kept as JSON, every number as a text."""
+    return json.dumps(_numbers_as_texts(value), ensure_ascii=False)
+
+
+def _numbers_as_texts(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _numbers_as_texts(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return list(map(_numbers_as_texts, value))
+    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
+
+
+def _together(lines: Iterator[list[Any]]) -> Iterator[list[InvoiceLine]]:
+    """Yield lines that were waiting, some hundred at a time."""
+    while together := list(map(InvoiceLine._make, islice(lines, _TOGETHER))):
+        yield together
 
 
 def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:

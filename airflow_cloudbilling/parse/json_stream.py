@@ -12,8 +12,8 @@ from airflow_cloudbilling.parse.events import (
     CHUNK,
     CLOSE,
     LARGEST_VALUE,
-    LEAF,
-    MEMBER,
+    LEAVES,
+    MEMBERS,
     OPEN,
     Event,
     Events,
@@ -24,11 +24,13 @@ from airflow_cloudbilling.parse.events import (
     found,
 )
 from airflow_cloudbilling.parse.fields import fold
+from airflow_cloudbilling.parse.json_whole import LARGEST, Walk, decoded
 
 # Numbers stay as they were written: no float, no limit on digits. Raw control characters in texts are let through.
 _DECODER = JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CLOSED = frozenset('}]"')
+_LEAVES = 400  # in one event
 _LOOK_AHEAD = 8  # characters after a number or word that tell that it is whole
 
 
@@ -42,6 +44,12 @@ def read_json(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep
     :param keep_raw: whether leaves carry their source text.
     :raises Malformed: when the body is cut, is no JSON, or holds no such list.
     """
+    start = body.tell()
+    data = body.read(LARGEST)
+    walk = Walk(shape, keep_raw=keep_raw)
+    if not body.read(1) and walk.holds_records(value := decoded(data, charset)):
+        return walk.events(value, data)
+    body.seek(start)
     return _Reader(Buffer(body, charset), shape, keep_raw).read()
 
 
@@ -171,11 +179,11 @@ class _Reader:
         for name in self.buffer.names():
             if not seen and not bare and fold(name) in self.marks:
                 bare = True
-                yield Event(OPEN, 1, "", None, "")
+                yield Event(OPEN, 1)
             seen = seen or self.levels.get(fold(name)) == 1
             yield from self._member(name, 1 if bare else 0)
         if bare:
-            yield Event(CLOSE, 1, "", None, "")
+            yield Event(CLOSE, 1)
         elif not seen:
             raise Malformed(f"the JSON holds no list of invoices, {found(start)}")
 
@@ -184,10 +192,17 @@ class _Reader:
         if deeper > level:
             yield from self._elements(deeper)
             return
+        yield self._members(level, name)
+
+    def _members(self, level: int, name: str) -> Event:
+        value, raw = self._whole()
+        return Event(MEMBERS, level, {name: value}, raws={name: raw} if self.keep_raw else {}, size=len(raw))
+
+    def _whole(self) -> tuple[Any, str]:
+        """Consume the value that comes next; return it with its source text."""
         value, end = self.buffer.value()
-        raw = self.buffer.text[self.buffer.at : end]
-        self.buffer.at = end
-        yield Event(MEMBER, level, name, value, raw)
+        raw, self.buffer.at = self.buffer.text[self.buffer.at : end], end
+        return value, raw
 
     def _elements(self, level: int) -> Events:
         """Read a list of records; ``null``, an empty text or one record may stand for it."""
@@ -210,27 +225,32 @@ class _Reader:
                 yield from self._element(level)
 
     def _leaves(self) -> Events:
-        buffer, level, keep_raw = self.buffer, self.leaf, self.keep_raw
-        while True:
-            value, end = buffer.value()
-            raw = buffer.text[buffer.at : end] if keep_raw else ""
-            buffer.at = end
-            yield Event(LEAF, level, "", value, raw)
-            if buffer.take(",]") == "]":
-                return
+        """Read the elements of a list of leaves, some hundred at a time."""
+        buffer, keep_raw, ended = self.buffer, self.keep_raw, False
+        while not ended:
+            leaves: list[Any] = []
+            raws: list[str] = []
+            size = 0
+            while not ended and len(leaves) < _LEAVES and size < CHUNK:
+                value, end = buffer.value()
+                leaves.append(value)
+                if keep_raw:
+                    raws.append(buffer.text[buffer.at : end])
+                size += end - buffer.at
+                buffer.at = end
+                ended = buffer.take(",]") == "]"
+            yield Event(LEAVES, self.leaf, leaves=leaves, raws=raws, size=size)
 
     def _element(self, level: int) -> Events:
-        if level == self.leaf or self.buffer.peek() != "{":
-            value, end = self.buffer.value()
-            raw, self.buffer.at = self.buffer.text[self.buffer.at : end], end
-            if level == self.leaf:
-                yield Event(LEAF, level, "", value, raw)
-                return
-            yield Event(OPEN, level, "", None, "")
-            yield Event(MEMBER, level, "", value, raw)
+        if level == self.leaf:
+            value, raw = self._whole()
+            yield Event(LEAVES, level, leaves=[value], raws=[raw] if self.keep_raw else (), size=len(raw))
+            return
+        yield Event(OPEN, level)
+        if self.buffer.peek() != "{":
+            yield self._members(level, "")
         else:
             self.buffer.at += 1
-            yield Event(OPEN, level, "", None, "")
             for name in self.buffer.names():
                 yield from self._member(name, level)
-        yield Event(CLOSE, level, "", None, "")
+        yield Event(CLOSE, level)

@@ -9,7 +9,7 @@ from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Re
 from airflow_cloudbilling.parse.invoices import Found
 from airflow_cloudbilling.parse.spill import Spill
 
-Selected = Iterator["InvoiceLine | Invoice | Reject | Outside"]
+Selected = Iterator["list[InvoiceLine] | Invoice | Reject | Outside"]
 
 
 class Seen:
@@ -38,7 +38,7 @@ class Selection:
 
     def __init__(self, period: Period) -> None:
         self._period = period
-        self._lines: Spill[InvoiceLine] = Spill(keep=200)
+        self._lines: Spill[list[InvoiceLine]] = Spill(keep=2)  # some hundred in each
         self._readings = [Seen()]
         self.records = 0  # of the body that was read last
         self.new = 0  # those of them that had not come before, since the beginning or the last :meth:`again`
@@ -54,7 +54,7 @@ class Selection:
         """
         self.records = self.new = 0
         for item in found:
-            if isinstance(item, InvoiceLine):
+            if isinstance(item, list):
                 self._lines.append(item)
             else:
                 yield from self._closed(item, item.issue_date if isinstance(item, Invoice) else rejected_day())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -26,9 +27,9 @@ class _Sum:
         self._total = Decimal(0)
         self._batch: list[str] = []
 
-    def add(self, amount: str) -> None:
+    def add(self, amounts: list[str]) -> None:
         self.any = True
-        self._batch.append(amount)
+        self._batch += amounts
         if len(self._batch) >= 1000:
             self.total()
 
@@ -47,15 +48,13 @@ class RunningSum:
         self._taxes = _Sum()
         self._without_net = 0
 
-    def add(self, net: str | None, tax: str | None) -> None:
-        """Count a line with its canonical amounts; a line without tax adds none."""
-        self.lines += 1
-        if net is None:
-            self._without_net += 1
-        else:
-            self._nets.add(net)
-        if tax is not None:
-            self._taxes.add(tax)
+    def add(self, nets: Sequence[str | None], taxes: Sequence[str | None]) -> None:
+        """Count lines with their canonical amounts; a line without tax adds none."""
+        self.lines += len(nets)
+        self._without_net += nets.count(None)
+        for total, amounts in ((self._nets, nets), (self._taxes, taxes)):
+            if known := [amount for amount in amounts if amount is not None]:
+                total.add(known)
 
     def complete(self, net: str | None, tax: str | None, gross: str | None) -> Totals:
         """Return the stated totals, with what is missing worked out: from each other first, else from the lines.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
@@ -10,6 +11,8 @@ from typing import Any
 
 from airflow_cloudbilling.exact import DECIMALS, INTEGER_DIGITS
 from airflow_cloudbilling.redaction import clean as one_line
+
+Reader = Callable[[Any], "str | None"]
 
 _CANONICAL = re.compile(r"-?(?:0|[1-9][0-9]{0,25})(?:\.[0-9]{0,11}[1-9])?")
 _PLAIN = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]+))?")
@@ -24,7 +27,10 @@ _NOT_STORABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff
 _NO_COUNTRY = frozenset({"EU", "EZ", "QO", "UN", "XA", "XB", "ZZ"})  # CLDR regions that are not ISO 3166 countries
 _ALSO_CALLED = {"holland": "NL", "the netherlands": "NL", "great britain": "GB", "england": "GB", "scotland": "GB",
                 "wales": "GB", "turkey": "TR", "czech republic": "CZ", "united states of america": "US"}  # fmt: skip
+_ODD = re.compile(f"{_NOT_STORABLE.pattern}|\r")
 _LONGEST_ID = 255  # characters
+_TEXT = {str}
+_WITH_NOTHING = {str, int, type(None)}
 _CACHED = 64  # characters of a value that is worth remembering; longer ones would fill the memory
 _TOO_LONG = f"expected at most {INTEGER_DIGITS} digits before and {DECIMALS} after the point"
 
@@ -53,6 +59,41 @@ def clean(data: str | bytes, limit: int = 300) -> str:
         data = data[: limit * 8].decode(coding, "replace")
     safe = one_line(data[: limit * 8])
     return safe if len(safe) <= limit else safe[:limit] + "…"
+
+
+def column(read: Reader, values: Sequence[Any]) -> Sequence[str | None]:
+    """Return ``[read(value) for value in values]``, several times faster where the values are alike.
+
+    :raises Unreadable: when one of them cannot be read.
+    """
+    kinds = set(map(type, values))
+    of_texts = _OF_TEXTS.get(read)
+    found: Sequence[str | None] | None = None
+    if of_texts and kinds <= _WITH_NOTHING:
+        texts = [str(value) for value in values if value is not None] if kinds != _TEXT else values
+        found = of_texts(texts) if texts else texts
+    if found is None:
+        return [read(value) for value in values]
+    if len(found) == len(values):
+        return found
+    following = iter(found)
+    return [None if value is None else next(following) for value in values]
+
+
+def _amounts(values: Sequence[str]) -> Sequence[str | None] | None:
+    return list(map(_amount, values)) if len(max(values, key=len)) <= _CACHED else None
+
+
+def _days(values: Sequence[str]) -> Sequence[str | None] | None:
+    return list(map(_day, values)) if len(max(values, key=len)) <= _CACHED else None
+
+
+def _texts(values: Sequence[str]) -> Sequence[str | None] | None:
+    values = list(map(str.strip, values))
+    whole = "".join(values)
+    if not (whole.isascii() and whole.isprintable()) and _ODD.search(whole):
+        return None
+    return values if all(values) else [value or None for value in values]
 
 
 def amount(value: Any) -> str | None:
@@ -170,6 +211,13 @@ def text(value: Any) -> str | None:
     if isinstance(value, int | Decimal):
         return str(value)
     raise Unreadable(f"expected a text, came {shown(value)}")
+
+
+_OF_TEXTS: Mapping[Reader, Callable[[Sequence[str]], Sequence[str | None] | None]] = {
+    amount: _amounts,
+    day: _days,
+    text: _texts,
+}
 
 
 def identifier(value: Any) -> str | None:

@@ -14,8 +14,8 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow_cloudbilling.parse.events import (
     CLOSE,
     LARGEST_VALUE,
-    LEAF,
-    MEMBER,
+    LEAVES,
+    MEMBERS,
     OPEN,
     Event,
     Events,
@@ -28,6 +28,9 @@ from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
 
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
+
+
+_LEAF_SIZE = 2048  # characters, where its text is not at hand
 
 
 def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_raw: bool = True) -> Events:
@@ -128,7 +131,7 @@ class _Reader:
             self.stack.append(_Frame(root, 1, record=False))
         elif self.singular.get(name) == 1:
             self.stack.append(_Frame(root, 1, record=True))
-            yield _event(OPEN, 1)
+            yield Event(OPEN, 1)
         else:
             self.stack.append(_Frame(root, 0, record=True))
 
@@ -154,7 +157,7 @@ class _Reader:
             if frame.items:
                 return
             frame.record = True
-            yield _event(OPEN, frame.level)
+            yield Event(OPEN, frame.level)
         level = single or deeper
         if single != self.leaf:
             yield from self._settle(frame, element)
@@ -162,7 +165,7 @@ class _Reader:
             self.stack.append(_Frame(element, level, record=bool(single), leaves=leaves))
             self.seen = True
             if single:
-                yield _event(OPEN, level)
+                yield Event(OPEN, level)
 
     def _end(self, element: Element) -> Events:
         frame = self.stack[-1]
@@ -196,7 +199,7 @@ class _Reader:
             for child in rest:
                 yield from self._part(child, frame.level)
             if frame.level:
-                yield _event(CLOSE, frame.level)
+                yield Event(CLOSE, frame.level)
         elif frame.items:
             for child in rest:
                 yield from self._item(child, frame.level)
@@ -209,7 +212,7 @@ class _Reader:
         """Read one child of a record."""
         deeper = self._level(child, level)
         if not deeper:
-            yield Event(MEMBER, level, _local(child), _value(child), source_text(child, self.noise))
+            yield self._member(child, level, _local(child))
         elif fold(child.tag) in self.lists:
             yield from self._records(child, deeper)
         else:
@@ -232,20 +235,20 @@ class _Reader:
         if level == self.leaf:
             yield self._leaf(element)
             return
-        yield _event(OPEN, level)
+        yield Event(OPEN, level)
         if not len(element) and (element.text or "").strip():
-            yield Event(MEMBER, level, "", _value(element), source_text(element, self.noise))
+            yield self._member(element, level, "")
         for child in element:
             yield from self._part(child, level)
-        yield _event(CLOSE, level)
+        yield Event(CLOSE, level)
 
     def _leaf(self, element: Element) -> Event:
-        raw = source_text(element, self.noise) if self.keep_raw else ""
-        return Event(LEAF, self.leaf, "", _value(element), raw)
+        raws = [source_text(element, self.noise)] if self.keep_raw else ()
+        return Event(LEAVES, self.leaf, leaves=[_value(element)], raws=raws, size=sum(map(len, raws)) or _LEAF_SIZE)
 
-
-def _event(kind: str, level: int) -> Event:
-    return Event(kind, level, "", None, "")
+    def _member(self, element: Element, level: int, name: str) -> Event:
+        raw = source_text(element, self.noise)
+        return Event(MEMBERS, level, {name: _value(element)}, raws={name: raw}, size=len(raw))
 
 
 def _is_list_of(children: list[Element], root: Element) -> bool:

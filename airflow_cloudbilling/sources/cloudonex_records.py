@@ -6,7 +6,7 @@ The traps of the rows are in vendor facts 3b: a line's tax amount that is never 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -15,8 +15,8 @@ from airflow_cloudbilling.exact import canonical, exact_product, exact_sum
 from airflow_cloudbilling.model import Invoice
 from airflow_cloudbilling.parse import (
     CLOSE,
-    LEAF,
-    MEMBER,
+    LEAVES,
+    MEMBERS,
     OPEN,
     Event,
     InvoiceReader,
@@ -32,7 +32,8 @@ from airflow_cloudbilling.parse import (
     identifier,
     text,
 )
-from airflow_cloudbilling.parse.invoices import LINE_NAMES, Table
+from airflow_cloudbilling.parse.fields import Values
+from airflow_cloudbilling.parse.invoices import LINE_NAMES, Header, Table
 from airflow_cloudbilling.parse.records import json_text, listed
 
 SHAPE = Shape(lists=("invoices", "items"), marks=("id",), root="")
@@ -145,20 +146,17 @@ class Reader(InvoiceReader):
         :param sha256: of the body that it came in.
         """
         self._sha256 = sha256
-        yield Event(OPEN, 1, "", None, "")
-        if isinstance(record, dict):
-            for name, value in record.items():
-                if fold(name) in _ITEMS:
-                    for item in listed(value):
-                        yield Event(LEAF, SHAPE.leaf, "", item, json_text(item) if self._keep_raw else "")
-                else:
-                    yield Event(MEMBER, 1, name, value, json_text(value))
-        else:
-            yield Event(MEMBER, 1, "", record, json_text(record))
-        yield Event(CLOSE, 1, "", None, "")
+        yield Event(OPEN, 1)
+        members = record if isinstance(record, dict) else {"": record}
+        lists = [name for name in members if fold(name) in _ITEMS]
+        own = {name: value for name, value in members.items() if name not in lists}
+        yield Event(MEMBERS, 1, own, raws={name: json_text(value) for name, value in own.items()})
+        for items in (listed(members[name]) for name in lists):
+            yield Event(LEAVES, SHAPE.leaf, leaves=items, raws=list(map(json_text, items)) if self._keep_raw else ())
+        yield Event(CLOSE, 1)
 
-    def _invoice(self, values: dict[str, str | None]) -> Invoice:
-        said = {fold(name): value for name, value in self._members.items()}
+    def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
+        said = {fold(name): value for name, value in header.members.items()}
         worked_out = {
             "invoice_number": values["invoice_number"] or _number(said),
             "document_type": values["document_type"] or _document_type(said),
@@ -175,10 +173,12 @@ class Reader(InvoiceReader):
                 "field currency (currency_iso_code, currency): expected a currency's three letters, came"
                 f" {json_text(said.get('currency'))[:40]}; enter default_currency in the connection's extra"
             )
-        return super()._invoice(values)
+        return super()._invoice(values, header)
 
-    def _line_values(self, record: Mapping[str, Any]) -> list[str | None]:
-        values = super()._line_values(record)
+    def _completed(self, leaves: Sequence[Any], lines: list[Any]) -> Sequence[Values]:
+        return [self._line_completed(leaf, values) for leaf, values in zip(leaves, lines, strict=True)]
+
+    def _line_completed(self, record: Mapping[str, Any], values: Values) -> Values:
         line = dict(zip(LINE_NAMES, values, strict=True))
         kind = next((text(value) for name, value in record.items() if fold(name) == "discounttype"), None)
         if (kind or "").casefold().startswith("p") and line["discount"] not in (None, "0"):
@@ -187,7 +187,7 @@ class Reader(InvoiceReader):
             line["net_amount"] = _line_net(line)
         if line["tax_amount"] == "0" and line["tax_rate"] not in (None, "0") and line["net_amount"] != "0":
             line["tax_amount"] = None  # the product writes 0.00 whatever the tax is
-        return list(line.values())
+        return tuple(line.values())
 
 
 def _number(said: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Column, Connection, Text, case, func, literal, type_coerce
+from sqlalchemy import Column, Connection, CursorResult, Executable, Text, case, func, literal, type_coerce
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import StagingError
@@ -51,8 +51,18 @@ class Dialect:
         """Insert a block of rows, see :mod:`rows`, the fastest way that the database allows everybody."""
         raise NotImplementedError
 
+    @contextmanager
+    def inserting(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
+        """Begin to insert a block of rows, and wait for it at the end: a server may work in between."""
+        self.insert(connection, table, names, block)
+        yield
+
     def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
         """Let the database learn what temporary tables hold, where nobody else tells it."""
+
+    def walk_once(self, connection: Connection, statement: Executable) -> CursorResult[Any]:
+        """Execute a statement that had better walk both tables once than look each row of one up in the other."""
+        return connection.execute(statement)
 
     def negated(self, column: Any) -> Any:
         """Return the SQL expression of ``-column``."""
@@ -119,9 +129,16 @@ class PostgreSQL(Dialect):
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Send rows by COPY."""
+        with self.inserting(connection, table, names, block):
+            pass
+
+    @contextmanager
+    def inserting(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
+        """Send rows by COPY, and wait at the end for the server to have taken them in."""
         sql = f"COPY {table} ({', '.join(names)}) FROM STDIN ({COPY_OPTIONS})"
         with _driver_cursor(connection) as cursor, cursor.copy(sql) as copy:
             copy.write(copy_text(block))
+            yield
 
     def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
         """Count what temporary tables hold: autovacuum never does, and a wrong guess makes a join take hours."""
@@ -129,6 +146,13 @@ class PostgreSQL(Dialect):
         # 3,000 rows tell enough; the usual 30,000 take as long as copying a tenth of 60,000 lines
         connection.exec_driver_sql("SET LOCAL default_statistics_target = 10")
         connection.exec_driver_sql(f"ANALYZE {', '.join(parts)}")
+
+    def walk_once(self, connection: Connection, statement: Executable) -> CursorResult[Any]:
+        """Execute without nested loops: a table without statistics is taken to be empty, and one takes a minute."""
+        connection.exec_driver_sql("SET LOCAL enable_nestloop = off")
+        result = connection.execute(statement)
+        connection.exec_driver_sql("SET LOCAL enable_nestloop TO DEFAULT")
+        return result
 
     def is_transient(self, error: DBAPIError) -> bool:
         """Whether it is a serialization failure or a deadlock."""

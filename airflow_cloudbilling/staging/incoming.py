@@ -33,7 +33,7 @@ from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.lines import LINE_ROW, NEGATED, Lines, negated, turned
 from airflow_cloudbilling.staging.rows import COLUMN, ROW, Row, is_clean, joined, row_of
 from airflow_cloudbilling.staging.tables import Tables
-from airflow_cloudbilling.staging.temporary import Batch, columns_like, temporary
+from airflow_cloudbilling.staging.temporary import Batch, Sender, columns_like, temporary
 
 _NOT_FROM_VENDOR = ("slice_period", "load_id", "posted_at", "posted_reference")
 _INVOICE = Invoice._fields[: Invoice._fields.index("sign")]  # ends with what does not count: raw, source_sha256
@@ -57,24 +57,29 @@ class Incoming:
     """
 
     def __init__(self, connection: Connection, tables: Tables, slice_: Slice) -> None:
-        self.connection = connection
+        self._sender = Sender(connection)
         self._staged = tables.invoice
         self._own = of_slice(tables.invoice, slice_, period=False)
         self.dialect = dialect_of(connection.dialect.name)
         self._create(tables)
-        self.documents = Documents(connection, tables, slice_)
-        self.findings = Findings(connection, tables, slice_)
+        self.documents = Documents(self._sender, tables, slice_)
+        self.findings = Findings(self._sender, tables, slice_)
         again = connection.scalar(select(exists().where(of_slice(tables.slice_invoice, slice_))))
         connection.commit()
-        self._invoices = Batch(connection, self.invoice, _INVOICE_ROW)
-        self._taxes = Batch(connection, self.tax, _TAX_ROW)
-        to_lines = Batch(connection, self.line, LINE_ROW)
+        self._invoices = Batch(self._sender, self.invoice, _INVOICE_ROW)
+        self._taxes = Batch(self._sender, self.tax, _TAX_ROW)
+        to_lines = Batch(self._sender, self.line, LINE_ROW)
         self._lines = Lines(to_lines.send, self._unchanged if again else None)
-        self.add_line = self._lines.add
+        self.add_lines = self._lines.add
         self._asked = 0  # the last invoice that was compared with what is staged
         self.negative = False
         self.invoices = 0
         self.lines = 0
+
+    @property
+    def connection(self) -> Connection:
+        """Return the load's connection when nothing is being sent over it."""
+        return self._sender.connection
 
     def _create(self, tables: Tables) -> None:
         metadata = MetaData()
@@ -147,7 +152,8 @@ class Incoming:
                 self.dialect.insert(self.connection, line.name, LINE_ROW, ROW.join(blocks))
 
     def close(self) -> None:
-        """Give the disk space back that rows take."""
+        """End what is being sent, and give the disk space back that rows take."""
+        self._sender.close()
         self._lines.held_back.close()
 
     def protect(self, invoice_ids: Sequence[str]) -> None:

@@ -39,9 +39,9 @@ class Lines:
         self.held_back = HeldBack()
         self.seq = 1  # the present invoice
 
-    def add(self, line: InvoiceLine) -> None:
-        """Take in one line of the present invoice."""
-        self._waiting.append(line)
+    def add(self, lines: list[InvoiceLine]) -> None:
+        """Take in some lines of the present invoice."""
+        self._waiting += lines
         if len(self._waiting) >= _WAITING:
             self._join()
             self._send_full()

@@ -136,8 +136,10 @@ class Load:
 
     def add(self, item: Any) -> None:
         """Take in one item of a conversation."""
-        if type(item) is InvoiceLine:
-            self.incoming.add_line(item)
+        if type(item) is list:
+            self.incoming.add_lines(item)
+        elif type(item) is InvoiceLine:
+            self.incoming.add_lines([item])
         else:
             self._take[type(item)](item)
 

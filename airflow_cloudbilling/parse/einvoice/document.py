@@ -146,7 +146,7 @@ class _Reader:
             found["unit_price"] = unit_price(found["unit_price"], found.pop("base_quantity"), same_unit=same_unit)
             if (status := found.pop("status")) in _NOT_COUNTED:  # its amounts are those of other lines
                 found.update(net_amount=None, discount=None, charge_type=status)
-            self._sum.add(found["net_amount"], None)
+            self._sum.add([found["net_amount"]], [])
         except RecordError as error:
             name = element.find(syntax.lines.terms[0].paths[0])
             known = f" (BT-126 {shown(name.text)})" if name is not None and name.text else ""

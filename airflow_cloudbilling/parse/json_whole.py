@@ -1,0 +1,132 @@
+"""JSON that is small enough to be held as records, in the same events as the stream: decoded at once, by msgspec.
+
+Whatever msgspec does not take (another encoding, control characters in texts, NaN) is left to the stream, which takes
+it or says where it breaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from typing import Any
+
+import msgspec
+
+from airflow_cloudbilling.parse.events import CLOSE, LEAVES, MEMBERS, OPEN, Event, Events, Shape, encoding_of
+from airflow_cloudbilling.parse.fields import fold
+
+LARGEST = 1024 * 1024  # bytes; some fifteen times as much in memory when decoded
+_NAMES_KEPT = 4096
+_VALUES = msgspec.json.Decoder(float_hook=str)  # no float: numbers with a fraction stay as they were written
+_RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_RAW_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def decoded(data: bytes, charset: str | None) -> Any:
+    """Return the value of a whole body; None where it is for the stream to read.
+
+    :param charset: as the content type states it.
+    """
+    if encoding_of(data, charset) != "utf-8":
+        return None
+    try:
+        return _VALUES.decode(data)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
+
+
+class Walk:
+    """One walk over a decoded body.
+
+    :param shape: which lists hold each other.
+    :param keep_raw: whether records carry their source text.
+    """
+
+    def __init__(self, shape: Shape, *, keep_raw: bool) -> None:
+        self._leaf = shape.leaf
+        self._keep_raw = keep_raw
+        self._named = shape.levels()
+        self._marks = {fold(mark) for mark in shape.marks} | {name for name, level in self._named.items() if level > 1}
+        self._levels: dict[str, int] = {}  # by the names as they are written
+
+    def holds_records(self, body: Any) -> bool:
+        """Whether a body is a list, or an object that has one of the lists or is a record itself."""
+        if isinstance(body, dict):
+            return any(fold(name) in self._marks or self._named.get(fold(name)) == 1 for name in body)
+        return isinstance(body, list)
+
+    def events(self, body: Any, data: bytes) -> Events:
+        """Yield the steps through a body.
+
+        :param data: its bytes.
+        """
+        raw = data if self._keep_raw else None
+        if isinstance(body, list):
+            yield from self._list(body, raw, 1)
+            return
+        members = list(body)
+        first = next((number for number, name in enumerate(members) if self._begins(name)), len(members))
+        bare = first < len(members) and self._named.get(fold(members[first])) != 1
+        raws = _members(raw)
+        for name in members[:first] if bare else members:
+            yield from self._member(name, body[name], raws.get(name), 0)
+        if bare:
+            rest = members[first:]
+            yield from self._record({name: body[name] for name in rest}, raws, 1)
+
+    def _begins(self, name: str) -> bool:
+        return self._named.get(fold(name)) == 1 or fold(name) in self._marks
+
+    def _level(self, name: str) -> int:
+        """Return the level of the records that a member's list holds; 0 for a member that is none of the lists."""
+        if (level := self._levels.get(name)) is None:
+            level = self._named.get(fold(name), 0)
+            if len(self._levels) < _NAMES_KEPT:
+                self._levels[name] = level
+        return level
+
+    def _member(self, name: str, value: Any, raw: Any, level: int) -> Events:
+        deeper = self._level(name)
+        if deeper > level:
+            yield from self._list(value, raw, deeper)
+        else:
+            yield Event(MEMBERS, level, {name: value}, raws={} if raw is None else {name: _text(raw)})
+
+    def _list(self, value: Any, raw: Any, level: int) -> Events:
+        """Read a list of records; nothing, an empty text or one record may stand for it."""
+        if value is None or value == "":
+            return
+        elements = value if isinstance(value, list) else [value]
+        raws = _elements(raw) if isinstance(value, list) else [raw]
+        if level == self._leaf:
+            if elements:
+                yield Event(LEAVES, level, leaves=elements, raws=() if raw is None else list(map(_text, raws)))
+            return
+        for element, its_raw in zip(elements, raws or repeat(None), strict=False):
+            if isinstance(element, dict):
+                yield from self._record(element, _members(its_raw), level)
+            else:
+                raws_of = {} if its_raw is None else {"": _text(its_raw)}
+                yield from (Event(OPEN, level), Event(MEMBERS, level, {"": element}, raws=raws_of), Event(CLOSE, level))
+
+    def _record(self, record: Mapping[str, Any], raws: Mapping[str, Any], level: int) -> Events:
+        """Read a record: what it says of itself, then its lists."""
+        lists = [name for name in record if self._level(name) > level]
+        members = {name: value for name, value in record.items() if name not in lists}
+        yield Event(OPEN, level)
+        yield Event(MEMBERS, level, members, raws={name: _text(raws[name]) for name in members if name in raws})
+        for name in lists:
+            yield from self._list(record[name], raws.get(name), self._level(name))
+        yield Event(CLOSE, level)
+
+
+def _members(raw: Any) -> Mapping[str, Any]:
+    return {} if raw is None else _RAW_MEMBERS.decode(raw)
+
+
+def _elements(raw: Any) -> Sequence[Any]:
+    return () if raw is None else _RAW_ELEMENTS.decode(raw)
+
+
+def _text(raw: Any) -> str:
+    return bytes(raw).decode()
