@@ -37,7 +37,7 @@ def flatten(record: Record, prefix: str = "", depth: int = _DEPTH) -> dict[str, 
     """
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        if isinstance(value, dict) and depth:
+        if type(value) is dict and depth:
             flat.update(flatten(value, f"{prefix}{name}.", depth - 1))
         else:
             flat[prefix + name] = value

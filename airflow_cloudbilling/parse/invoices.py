@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -31,7 +32,6 @@ from airflow_cloudbilling.parse.values import amount, shown, text
 LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
 _LONGEST_REJECT = 64 * 1024
-_TOGETHER = 400  # lines
 _ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
 _NO = ("false", "0", "no")
 
@@ -178,8 +178,7 @@ class InvoiceReader:
 
     def _read_lines(self, leaves: list[Any]) -> Sequence[Values | RecordError]:
         """Return the canonical values of each line, or why it has none."""
-        wrong = [leaf for leaf in leaves if not isinstance(leaf, dict)]
-        if not wrong:
+        if set(map(type, leaves)) <= {dict}:
             return self._line.read_all(leaves)
         return [
             self._line.read_all([leaf])[0] if isinstance(leaf, dict) else _no_object("the line's fields", leaf)
@@ -208,9 +207,9 @@ class InvoiceReader:
         self._sum.add([line[_NET] for line in lines], [line[_TAX] for line in lines])
         rows = ((*line, raw) for line, raw in zip(lines, raws, strict=True))
         if not self._names.around:
-            yield list(map(InvoiceLine._make, rows))
-        elif complete := [InvoiceLine._make(row) for row in map(list, rows) if self._nesting.place(row)]:
-            yield complete
+            yield _lines(rows)
+        elif self._nesting.place(around := list(map(list, rows))):
+            yield _lines(around)
 
     def _completed(self, leaves: Sequence[Any], lines: list[Any]) -> Sequence[Values]:
         """Return lines' canonical values; vendors that leave some to be worked out do so here."""
@@ -232,7 +231,7 @@ class InvoiceReader:
                     raise RecordError(f"expected {what}, came {shown(event.members[''])}")
                 if event.level > 1:
                     for name, value in event.members.items():
-                        yield from _together(self._nesting.learn(event.level, name, value))
+                        yield from map(_lines, self._nesting.learn(event.level, name, value))
             except RecordError as error:
                 self._spoil(error, "".join(event.raws.values()) or _said(event.members))
 
@@ -242,7 +241,7 @@ class InvoiceReader:
             yield self._end(*next(self._heads))
         elif not self._bad:
             try:
-                yield from _together(self._nesting.close(event.level))
+                yield from map(_lines, self._nesting.close(event.level))
             except RecordError as error:
                 self._spoil(error)
 
@@ -287,10 +286,10 @@ class InvoiceReader:
         """Return what was sent of the invoice besides its lists."""
         if not header.raws:
             return _said(header.members)
-        if any(raw.startswith("<") for _, raw in header.raws):
+        if header.raws[0][1].startswith("<"):
             name = self._names.shape.lists[0].removesuffix("s")
             return f"<{name}>{''.join(raw for _, raw in header.raws)}</{name}>"
-        return "{" + ", ".join(f"{json_text(name)}: {raw}" for name, raw in header.raws) + "}"
+        return "{" + ", ".join([f"{_name(name)}: {raw}" for name, raw in header.raws]) + "}"
 
 
 def refuse_failure(reader: InvoiceReader) -> None:
@@ -309,6 +308,11 @@ def _no_object(what: str, value: Any) -> RecordError:
     return RecordError(f"expected an object with {what}, came {shown(value)}")
 
 
+@lru_cache(maxsize=1024)
+def _name(name: str) -> str:
+    return json_text(name)
+
+
 def _said(value: Any) -> str:
     """Return a value whose source text was not kept as JSON, every number as a text."""
     return json.dumps(_numbers_as_texts(value), ensure_ascii=False)
@@ -322,10 +326,8 @@ def _numbers_as_texts(value: Any) -> Any:
     return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
-def _together(lines: Iterator[list[Any]]) -> Iterator[list[InvoiceLine]]:
-    """Yield lines that were waiting, some hundred at a time."""
-    while together := list(map(InvoiceLine._make, islice(lines, _TOGETHER))):
-        yield together
+def _lines(rows: Iterable[Iterable[str | None]]) -> list[InvoiceLine]:
+    return list(map(InvoiceLine._make, rows))
 
 
 def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:

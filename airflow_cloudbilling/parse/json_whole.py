@@ -129,4 +129,4 @@ def _elements(raw: Any) -> Sequence[Any]:
 
 
 def _text(raw: Any) -> str:
-    return bytes(raw).decode()
+    return str(raw, "utf-8")

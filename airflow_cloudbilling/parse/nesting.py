@@ -28,7 +28,7 @@ class Surrounding:
         self._record: dict[str, Any] = {}
         self._gifts: list[tuple[int, bool, str]] = []
         self.waits_for: set[str] = set()
-        self.held: Spill[Values] = Spill()
+        self.held: Spill[list[Values]] = Spill()
 
     def open(self) -> None:
         """Begin a record of this level."""
@@ -56,11 +56,12 @@ class Surrounding:
         """Forget the record."""
         self._record, self._gifts, self.waits_for = {}, [], set()
 
-    def give(self, line: Values) -> None:
-        """Put what this record says into a line."""
+    def give(self, lines: list[Values]) -> None:
+        """Put what this record says into its lines."""
         for slot, wins, value in self._gifts:
-            if wins or line[slot] is None:
-                line[slot] = value
+            for line in lines:
+                if wins or line[slot] is None:
+                    line[slot] = value
 
 
 class Nesting:
@@ -77,32 +78,32 @@ class Nesting:
         """Begin a record."""
         self._levels[level].open()
 
-    def learn(self, level: int, name: str, value: Any) -> Iterator[Values]:
-        """Take in a member of a record and yield the lines that are complete with it."""
+    def learn(self, level: int, name: str, value: Any) -> Iterator[list[Values]]:
+        """Take in a member of a record and yield the lines that are complete with it, some at a time."""
         surrounding = self._levels[level]
         waited = bool(surrounding.waits_for)
         surrounding.learn(name, value)
         if waited and not surrounding.waits_for:
             yield from self._release(surrounding)
 
-    def close(self, level: int) -> Iterator[Values]:
-        """End a record and yield the lines that waited for what it never said."""
+    def close(self, level: int) -> Iterator[list[Values]]:
+        """End a record and yield the lines that waited for what it never said, some at a time."""
         surrounding = self._levels[level]
         if surrounding.waits_for:
             surrounding.settle()
             yield from self._release(surrounding)
         surrounding.close()
 
-    def place(self, line: Values, start: int = 0) -> bool:
-        """Complete a line; false when it waits now.
+    def place(self, lines: list[Values], start: int = 0) -> bool:
+        """Complete some lines of one innermost record; false when they wait now.
 
-        :param start: how many of the innermost levels it has passed already.
+        :param start: how many of the innermost levels they have passed already.
         """
         for surrounding in self._outwards[start:]:
             if surrounding.waits_for:
-                surrounding.held.append(line)
+                surrounding.held.append(lines, len(lines))
                 return False
-            surrounding.give(line)
+            surrounding.give(lines)
         return True
 
     def clear(self) -> None:
@@ -111,8 +112,8 @@ class Nesting:
             surrounding.close()
             surrounding.held.clear()
 
-    def _release(self, surrounding: Surrounding) -> Iterator[Values]:
+    def _release(self, surrounding: Surrounding) -> Iterator[list[Values]]:
         start = self._outwards.index(surrounding)
-        for line in surrounding.held.drain():
-            if self.place(line, start):
-                yield line
+        for lines in surrounding.held.drain():
+            if self.place(lines, start):
+                yield lines

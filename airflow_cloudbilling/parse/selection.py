@@ -38,7 +38,7 @@ class Selection:
 
     def __init__(self, period: Period) -> None:
         self._period = period
-        self._lines: Spill[list[InvoiceLine]] = Spill(keep=2)  # some hundred in each
+        self._lines: Spill[list[InvoiceLine]] = Spill(keep=400)
         self._readings = [Seen()]
         self.records = 0  # of the body that was read last
         self.new = 0  # those of them that had not come before, since the beginning or the last :meth:`again`
@@ -55,7 +55,7 @@ class Selection:
         self.records = self.new = 0
         for item in found:
             if isinstance(item, list):
-                self._lines.append(item)
+                self._lines.append(item, len(item))
             else:
                 yield from self._closed(item, item.issue_date if isinstance(item, Invoice) else rejected_day())
 

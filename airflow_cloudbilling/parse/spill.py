@@ -19,18 +19,23 @@ class Spill(Generic[Item]):
     def __init__(self, keep: int = 1000) -> None:
         self._keep = keep
         self._recent: list[Item] = []
+        self._size = 0
         self._file: IO[bytes] | None = None
         self._batches = 0
 
-    def append(self, item: Item) -> None:
-        """Add one record at the end."""
+    def append(self, item: Item, size: int = 1) -> None:
+        """Add one item at the end.
+
+        :param size: how many records it is.
+        """
         self._recent.append(item)
-        if len(self._recent) >= self._keep:
+        self._size += size
+        if self._size >= self._keep:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="cloudbilling-")  # noqa: SIM115 - closed by clear()
             pickle.dump(self._recent, self._file, pickle.HIGHEST_PROTOCOL)
             self._batches += 1
-            self._recent = []
+            self._recent, self._size = [], 0
 
     def drain(self) -> Iterator[Item]:
         """Yield and forget everything, in order; nothing may be added meanwhile."""
@@ -44,7 +49,7 @@ class Spill(Generic[Item]):
 
     def clear(self) -> None:
         """Forget everything and give the disk space back."""
-        self._recent, self._batches = [], 0
+        self._recent, self._size, self._batches = [], 0, 0
         if self._file:
             self._file.close()
             self._file = None
