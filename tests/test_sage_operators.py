@@ -50,6 +50,13 @@ def test_registering_says_what_people_have_to_do(
     assert result["next_steps"][0] in capsys.readouterr().out
 
 
+def test_what_sage_tells_of_secrets_is_not_returned(vendor: Sandbox, sage: Sage) -> None:
+    told = {"registrationUrl": "https://x.test/1", "secret": "of-sage", "apiKey": "a-key", "note": sage.secret}
+    vendor.serve(DEVELOPERS, json.dumps(told))
+    result = run(operators.SageRegisterDeveloperOperator, data=DETAILS)
+    assert result["answer"] == {"registrationUrl": "https://x.test/1", "note": "***"}
+
+
 @pytest.mark.parametrize("developer_id", [None, "", "dev-1"])
 def test_a_further_application_is_the_connections_developers_or_anothers(developer_id: str | None, sage: Sage) -> None:
     result = run(operators.SageRegisterApplicationOperator, data=DETAILS, developer_id=developer_id)
