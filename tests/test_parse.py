@@ -421,3 +421,15 @@ def test_what_is_held_and_what_is_streamed_say_the_same_of_odd_numbers() -> None
     )
     assert [str(n) for n in held[0]["n"]] == [n.replace("-0", "0") if n == "-0" else n for n in streamed[0]["n"]]
     assert not any(isinstance(n, float) for n in held[0]["n"])
+
+
+@pytest.mark.parametrize("rest", ["", ", ", "]", "}", ', {"n": 1', ', {"n": 1}}]}'])
+def test_a_long_list_that_goes_wrong_is_refused_like_a_short_one(rest: str) -> None:
+    leaves = ", ".join(
+        f'{{"n": {n}, "text": "}}, {{{"x" * 3000}", "inner": [{{"a": 1}}, {{"b": 2}}]}}' for n in range(400)
+    )
+    good = f'{{"Orders": [{{"Boxes": [{{"Parts": [{leaves}'
+    found = [event[3] for event in events(good + "]}]}]}") if event[0] == "leaf"]
+    assert [str(leaf["n"]) for leaf in found] == list(map(str, range(400)))
+    with pytest.raises(Malformed):
+        events(good + rest + ("" if rest.endswith("}]}") else "]}]}]},"))

@@ -24,13 +24,13 @@ from airflow_cloudbilling.parse.events import (
     found,
 )
 from airflow_cloudbilling.parse.fields import fold
-from airflow_cloudbilling.parse.json_whole import LARGEST, Walk, decoded
+from airflow_cloudbilling.parse.json_whole import LARGEST, Walk, decoded, elements
 
 # Numbers stay as they were written: no float, no limit on digits. Raw control characters in texts are let through.
 _DECODER = JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
 _SPACE = re.compile(r"[ \t\r\n]*")
 _CLOSED = frozenset('}]"')
-_LEAVES = 400  # in one event
+_LEAVES = 50  # in one event
 _LOOK_AHEAD = 8  # characters after a number or word that tell that it is whole
 
 
@@ -225,21 +225,35 @@ class _Reader:
                 yield from self._element(level)
 
     def _leaves(self) -> Events:
-        """Read the elements of a list of leaves, some hundred at a time."""
-        buffer, keep_raw, ended = self.buffer, self.keep_raw, False
-        while not ended:
-            leaves: list[Any] = []
-            raws: list[str] = []
-            size = 0
-            while not ended and len(leaves) < _LEAVES and size < CHUNK:
-                value, end = buffer.value()
-                leaves.append(value)
-                if keep_raw:
-                    raws.append(buffer.text[buffer.at : end])
-                size += end - buffer.at
-                buffer.at = end
-                ended = buffer.take(",]") == "]"
-            yield Event(LEAVES, self.leaf, leaves=leaves, raws=raws, size=size)
+        """Read the elements of a list of leaves: some one by one, and of a long list those of each window at once."""
+        yield self._some()
+        while self.buffer.take(",]") == ",":
+            yield self._many() or self._some()
+
+    def _some(self) -> Event:
+        leaves: list[Any] = []
+        raws: list[str] = []
+        size = 0
+        while True:
+            value, raw = self._whole()
+            leaves.append(value)
+            raws.append(raw)
+            size += len(raw)
+            if len(leaves) >= _LEAVES or size >= CHUNK or self.buffer.peek() != ",":
+                return Event(LEAVES, self.leaf, leaves=leaves, raws=raws if self.keep_raw else (), size=size)
+            self.buffer.take(",")
+
+    def _many(self) -> Event | None:
+        """Read the leaves that are whole in the window; None where it holds more than this list's."""
+        buffer = self.buffer
+        if len(buffer.text) - buffer.at < CHUNK:
+            buffer.more()
+        end = buffer.text.rfind("},", buffer.at) + 1
+        found = elements(buffer.text[buffer.at : end], keep_raw=self.keep_raw) if end else None
+        if not found:
+            return None
+        size, buffer.at = end - buffer.at, end
+        return Event(LEAVES, self.leaf, leaves=found[0], raws=found[1], size=size)
 
     def _element(self, level: int) -> Events:
         if level == self.leaf:

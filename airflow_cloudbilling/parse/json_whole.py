@@ -35,6 +35,15 @@ def decoded(data: bytes, charset: str | None) -> Any:
         return None
 
 
+def elements(text: str, *, keep_raw: bool) -> tuple[list[Any], list[str]] | None:
+    """Return the values of elements with commas between them, and their source texts; None where they are not whole."""
+    try:
+        data = b"[%b]" % text.encode()
+        return _VALUES.decode(data), list(map(_text, _RAW_ELEMENTS.decode(data))) if keep_raw else []
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return None
+
+
 class Walk:
     """One walk over a decoded body.
 
