@@ -12,7 +12,7 @@ OTHERS = ("#6b6b6b", "#a3a3a3", "#d0d0d0")
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Draw Store365's first load into PostgreSQL, or into whichever database was measured first.
+    """Draw the first loads into the database that was measured first: Store365's into PostgreSQL.
 
     :param found: what ``bench.json`` holds.
     """
@@ -22,15 +22,12 @@ def draw(found: dict[str, Any], path: Path) -> None:
     matplotlib.rcParams["svg.hashsalt"] = "bench"
     from matplotlib import pyplot
 
-    good = [one for one in found["results"] if one["scenario"] == "first" and not one["failed"]]
+    good = _first_loads(found)
     if not good:
         return
-    database = "postgres" if any(one["database"] == "postgres" for one in good) else good[0]["database"]
-    good = [one for one in good if one["database"] == database and one["vendor"] == good[0]["vendor"]]
     names = [name for name in reversed(CONTENDERS) if any(one["contender"] == name for one in good)]
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(11, 1.2 + 0.55 * len(names)), width_ratios=(3, 2), sharey=True
-    )
+    size = (11, 1.2 + 0.55 * len(names))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=size, width_ratios=(3, 2), sharey=True)
     latencies = sorted({one["latency"] for one in good})
     for place, latency in enumerate(latencies):
         _bars(left, names, [one for one in good if one["latency"] == latency], place, len(latencies), "seconds")
@@ -42,11 +39,17 @@ def draw(found: dict[str, Any], path: Path) -> None:
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.12)
-    rows = good[0]["rows"]
-    figure.suptitle(f"{found['pages']} pages, {rows:,} rows, first load into {found['servers'][database]}", fontsize=11)
+    server = found["servers"][good[0]["database"]]
+    figure.suptitle(f"{found['pages']} pages, {good[0]['rows']:,} rows, first load into {server}", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
+
+
+def _first_loads(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the first loads of one vendor into one database: the ones that were measured first."""
+    good = [one for one in found["results"] if one["scenario"] == "first" and not one["failed"]]
+    return [one for one in good if (one["vendor"], one["database"]) == (good[0]["vendor"], good[0]["database"])]
 
 
 def _bars(axes: Any, names: list[str], ones: list[dict[str, Any]], place: int, of: int, what: str) -> None:

@@ -19,42 +19,34 @@ def work(job: Any, *, disposition: str) -> Callable[[], None]:
     import requests  # noqa: TID251 - a peer is not this package
     from dlt.sources.rest_api import rest_api_source
 
-    api = APIS[job.vendor]
     pipeline = dlt.pipeline(
         "bench", destination=_destination(dlt, job), dataset_name=_dataset(job), pipelines_dir=f"{job.folder}/dlt"
     )
+    csv = {"loader_file_format": "csv"} if job.kind == "postgres" else {}
 
     def import_month() -> None:
-        source = rest_api_source(
-            {
-                "client": {
-                    "base_url": job.url,
-                    "auth": {"type": "bearer", "token": token(job, requests.post)},
-                    "paginator": {
-                        "type": "page_number",
-                        "base_page": 1,
-                        "page_param": api.page,
-                        "total_path": api.pages,
-                    },
-                },
-                "resources": [
-                    {
-                        "name": "invoices",
-                        "primary_key": "id",
-                        "write_disposition": disposition,
-                        "endpoint": {"path": api.path, "params": api.size, "data_selector": api.records},
-                    }
-                ],
-            }
-        )
-        csv = {"loader_file_format": "csv"} if job.kind == "postgres" else {}
+        source = rest_api_source(_declared(job, token(job, requests.post), disposition))
         pipeline.run(source, **csv).raise_on_failed_jobs()
 
     return import_month
 
 
+def _declared(job: Any, key: str, disposition: str) -> dict[str, Any]:
+    """Return the vendor as dlt's source wants it described."""
+    api = APIS[job.vendor]
+    paginator = {"type": "page_number", "base_page": 1, "page_param": api.page, "total_path": api.pages}
+    invoices = {
+        "name": "invoices",
+        "primary_key": "id",
+        "write_disposition": disposition,
+        "endpoint": {"path": api.path, "params": api.size, "data_selector": api.records},
+    }
+    client = {"base_url": job.url, "auth": {"type": "bearer", "token": key}, "paginator": paginator}
+    return {"client": client, "resources": [invoices]}
+
+
 def _dataset(job: Any) -> str:
-    return {"postgres": SCHEMA, "mysql": job.fields.get("schema"), "sqlite": "main"}[job.kind]
+    return str({"postgres": SCHEMA, "mysql": job.fields.get("schema"), "sqlite": "main"}[job.kind])
 
 
 def _destination(dlt: Any, job: Any) -> Any:

@@ -31,8 +31,8 @@ def work(job: Any) -> Callable[[], None]:
             client.headers["Authorization"] = f"Bearer {token(job, client.post)}"
             number, pages = 1, 1
             while number <= pages:
-                answer = client.get(api.path, params={**api.size, api.page: number}).raise_for_status()
-                page = json.loads(answer.content, parse_float=str)
+                answer = client.get(api.path, params={**api.size, api.page: number})
+                page = json.loads(answer.raise_for_status().content, parse_float=str)
                 for table, rows in zip((INVOICE, LINE), api.rows(page[api.records]), strict=True):
                     cursor.executemany(insert(job.kind, table.name, table.columns), rows)
                 number, pages = number + 1, number_of_pages(api, page)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from peers.tables import APIS, INVOICE, LINE, Row, token
+from peers.tables import APIS, INVOICE, LINE, Api, Plain, Row, token
 
 PAGES = re.compile(rb'"total(?:NumberOfP|_p)ages": ?(\d+)')
 
@@ -22,21 +23,6 @@ def work(job: Any) -> Callable[[], None]:
 
     api, hook = APIS[job.vendor], hook_of(job.kind, job.fields)
 
-    def further(response: Any) -> dict[str, Any] | None:
-        """Look for the number of pages in the bytes: to decode each page twice would be slower."""
-        number = int(response.url.rpartition(f"{api.page}=")[2])
-        found = PAGES.search(response.content)
-        return {"data": {api.page: number + 1}} if found and number < int(found[1]) else None
-
-    def rows(responses: list[Any]) -> tuple[list[Row], list[Row]]:
-        invoices: list[Row] = []
-        lines: list[Row] = []
-        for response in responses if isinstance(responses, list) else [responses]:
-            more = api.rows(response.json(parse_float=str)[api.records])
-            invoices += more[0]
-            lines += more[1]
-        return invoices, lines
-
     def import_month() -> None:
         read = HttpOperator(
             task_id="read",
@@ -45,13 +31,33 @@ def work(job: Any) -> Callable[[], None]:
             method="GET",
             data={**api.size, api.page: 1},
             headers={"Authorization": f"Bearer {token(job, requests.post)}"},
-            pagination_function=further,
-            response_filter=rows,
+            pagination_function=partial(_further, api),
+            response_filter=partial(_rows, api),
         )
         for table, found in zip((INVOICE, LINE), read.execute({}), strict=True):
-            again: dict[str, Any] = {"replace": True} if job.again else {}
-            if again and job.kind == "postgres":
-                again["replace_index"] = list(table.key)
-            hook.insert_rows(table.name, found, table.columns, executemany=True, **again)
+            hook.insert_rows(table.name, found, table.columns, executemany=True, **_replacing(job, table))
 
     return import_month
+
+
+def _further(api: Api, response: Any) -> dict[str, Any] | None:
+    """Look for the number of pages in the bytes: to decode each page twice would be slower."""
+    number = int(response.url.rpartition(f"{api.page}=")[2])
+    found = PAGES.search(response.content)
+    return {"data": {api.page: number + 1}} if found and number < int(found[1]) else None
+
+
+def _rows(api: Api, responses: list[Any]) -> tuple[list[Row], list[Row]]:
+    invoices: list[Row] = []
+    lines: list[Row] = []
+    for response in responses:
+        more = api.rows(response.json(parse_float=str)[api.records])
+        invoices += more[0]
+        lines += more[1]
+    return invoices, lines
+
+
+def _replacing(job: Any, table: Plain) -> dict[str, Any]:
+    if not job.again:
+        return {}
+    return {"replace": True, "replace_index": list(table.key)} if job.kind == "postgres" else {"replace": True}
