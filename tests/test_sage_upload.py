@@ -444,8 +444,9 @@ def test_exactly_what_was_approved_is_sent(erp: Erp, sage: Sage) -> None:
 def test_what_changed_since_the_approval_is_named_and_nothing_is_sent(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
     close(erp, 1, 3)
     stage(erp, net="11")
-    with pytest.raises(AirflowFailException, match="INV-1 was changed; INV-3 was changed"):
-        upload(close_id="C-1", period=None)
+    for dry_run in (True, False):
+        with pytest.raises(AirflowFailException, match="INV-1 was changed; INV-3 was changed"):
+            upload(close_id="C-1", period=None, dry_run=dry_run)
     assert sage.uploads == {}
 
 

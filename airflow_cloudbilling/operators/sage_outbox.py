@@ -84,12 +84,7 @@ class Outbox:
                 continue  # what was held may be free now
             related = [one for one in settled if one.status != "failed"]
             own = next(filter(self._is_own, related), None)
-            if own is not None and own.status == "submitted":
-                log.info(
-                    "This task has sent upload %s before, as %s; going on with it.", own.upload_id, own.tracking_id
-                )
-                return own
-            if not unit.remains(related, own):
+            if (own is not None and own.status == "submitted") or not unit.remains(related, own):
                 return self._earlier(related)
             try:
                 return self._send(unit)
@@ -113,21 +108,26 @@ class Outbox:
             raise ConfigurationError(f"{what!r} is neither 'sent' nor 'not_sent'.", field="resolve")
         if what == "sent" and not tracking_id:
             raise ConfigurationError("say as what Sage tracks it: the id that Sage shows.", field="tracking_id")
-        unknown = [upload for upload in self._related(unit) if upload.status == "unknown"]
-        if what == "not_sent" and tracking_id:
-            unknown = [upload for upload in self._related(unit) if upload.tracking_id == tracking_id]
-        if what == "sent" and len(unknown) > 1:
-            ids = ", ".join(upload.upload_id for upload in unknown)
-            message = f"{len(unknown)} uploads are unknown ({ids}); name one by the period or close of its own task."
-            raise ConfigurationError(message, field="resolve")
-        for upload in unknown:
+        for upload in self._in_doubt(unit, what, tracking_id):
             log.warning("Upload %s is resolved as %s, by a person's word.", upload.upload_id, what)
             if what == "sent":
                 self.uploads.sent(upload.upload_id, tracking_id or "")
             else:
                 self.uploads.not_sent(upload.upload_id, "a person says that it was not sent")
+
+    def _in_doubt(self, unit: Unit, what: str, tracking_id: str | None) -> list[Upload]:
+        """Return the uploads that a person's word is about."""
+        related = self._related(unit)
+        if what == "not_sent" and tracking_id:
+            return [upload for upload in related if upload.tracking_id == tracking_id]
+        unknown = [upload for upload in related if upload.status == "unknown"]
+        if what == "sent" and len(unknown) > 1:
+            ids = ", ".join(upload.upload_id for upload in unknown)
+            message = f"{len(unknown)} uploads are unknown ({ids}); name one by the period or close of its own task."
+            raise ConfigurationError(message, field="resolve")
         if not unknown:
             log.info("No upload of this is unknown; resolve=%r is not needed.", what)
+        return unknown
 
     def _related(self, unit: Unit) -> list[Upload]:
         own = self.uploads.of_task(self.run, self.hook.conn_id, self.scope)
@@ -168,7 +168,7 @@ class Outbox:
         """Return the earlier upload that speaks for what this task wants: one that is under way, or that ended."""
         chosen = next(iter([one for one in related if one.status == "submitted"] or related), None)
         if chosen is not None:
-            words = "Nothing is left to send: upload %s by %s holds it, and is %s as %s."
+            words = "Nothing is to be sent: upload %s by %s holds it, and is %s as %s."
             log.info(words, chosen.upload_id, chosen.sender, chosen.status, chosen.tracking_id)
         return chosen
 

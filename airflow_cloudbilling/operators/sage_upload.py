@@ -164,7 +164,7 @@ class SageUploadOperator(BaseOperator):
             hook, uploads = self._hook(), self._uploads()
             unit = self._unit(context, uploads)
             if self._dry_run:
-                return self._show(unit)
+                return self._show(unit, uploads)
             outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop)
             if (word := given(self.resolve)) is not None:
                 outbox.resolve(unit, word, given(self.tracking_id))
@@ -188,6 +188,7 @@ class SageUploadOperator(BaseOperator):
                 raise ConfigurationError(f"the ledger has no upload {said.tracking_id!r}.", field="staging_conn_id")
             following = self._following(hook, uploads, upload)
             if said.late:
+                uploads.progressed(upload.upload_id, said.state)
                 raise following.too_late(said.state)
             return self._follow(context, following, said.deadline, said.barren)
 
@@ -236,9 +237,10 @@ class SageUploadOperator(BaseOperator):
             selection = Selection(uploads.staging, given(self.kind) or "sales", chosen.period)
         return Invoices(selection, self.scope, self.mapping, self.defaults)
 
-    def _show(self, unit: Unit) -> dict[str, Any]:
+    def _show(self, unit: Unit, uploads: Uploads) -> dict[str, Any]:
         from airflow_cloudbilling.operators.sage_following import result_of
 
+        unit.remains(unit.related(uploads), None)  # says how many there are, and what is wrong with them
         with unit.file() as file:
             self.log.info("Dry run, nothing is sent to %s: %s.", self.scope, file.words())
             return {**result_of(None, self.scope, "dry_run"), "records": file.count or 0}

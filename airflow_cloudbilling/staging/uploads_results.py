@@ -71,8 +71,7 @@ class Results:
             values = {"status": status, "ended_at": now, "result_uri": result_uri, **self._totals(connection)}
             of_upload = uploads.upload.c.upload_id == upload_id
             connection.execute(update(uploads.upload).where(of_upload).values(values))
-        total = sum(self._counts.values())
-        strangers = total - self._matched if self._has_items else 0
+        strangers = sum(self._counts.values()) - self._matched if self._has_items else 0
         return Ended(uploads.get(upload_id), tuple(self._first), self._counts["unknown"], strangers)
 
     @property
