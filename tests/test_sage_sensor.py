@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +35,7 @@ from airflow_cloudbilling.sources.sage_results import States
 from airflow_cloudbilling.sources.sage_watch import Watch
 from airflow_cloudbilling.triggers.sage import SageUploadTrigger
 
+ROOT = Path(__file__).parents[1]
 DAG_FILE = """
 from airflow.sdk import DAG
 from airflow_cloudbilling.operators.sage import SageUploadOperator
@@ -281,15 +284,13 @@ def test_a_triggerer_that_never_sees_the_new_key_does_not_go_round_for_ever(sent
         sensor(sent).execute_complete({}, {**blind, "barren": 5})
 
 
-def test_triggers_of_one_loop_share_one_client(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
-    stage(erp)
-    result = upload(wait=False)
-    sage.uploads[result["tracking_id"]].statuses = ["in review"] * 100 + ["accepted"]
-    before = vendor.requests[-1]
-    found = events([trigger(result["tracking_id"]) for _ in range(60)])
-    assert {one["status"] for one in found} == {"ended"}
-    assert before.status == 202
-    assert sage.leaks == 0
+def test_triggers_of_one_loop_share_the_connections_of_one_client(tmp_path: Path) -> None:
+    """The benchmark, small: it fails by itself when a trigger has not seen the end of its upload, or asks too often."""
+    size = ["--uploads", "400", "--interval", "1", "--output", str(tmp_path)]
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "triggers.py", *size], check=True, capture_output=True)
+    counts = [line.split(" | ")[0:3] for line in (tmp_path / "triggers.md").read_text().splitlines()[2:4]]
+    assert [one[0].strip("| ") for one in counts] == ["40", "400"]
+    assert all(1 <= int(one[2]) <= 8 for one in counts)
 
 
 def test_a_connection_that_was_changed_is_seen_by_those_who_come_later(
