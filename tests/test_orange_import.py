@@ -19,7 +19,7 @@ from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.sandbox.books import Truth
 from airflow_cloudbilling.sandbox.orange import Orange
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Ask, Conversation, Item, Record
+from airflow_cloudbilling.source import Ask, Conversation, Item, Record, singly
 from airflow_cloudbilling.sources.orange import OrangeCloudStore
 
 SOURCE = OrangeCloudStore()
@@ -46,7 +46,7 @@ def ask_of(sandbox: Sandbox, kind: str = "purchase", **more: Any) -> Ask:
 def held(settings: Settings, *conversations: Callable[[Settings], Conversation]) -> list[Item]:
     """Hold conversations with one client and return what they yield."""
     with Client(SOURCE, settings, draw=lambda: 0.0) as client:
-        return [item for hold in conversations for item in client.stream(hold(settings))]
+        return [item for hold in conversations for item in singly(client.stream(hold(settings)))]
 
 
 def imported(sandbox: Sandbox, settings: Settings | None = None, **ask: Any) -> list[Item]:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache, partial
+from itertools import islice
 from typing import IO
+
+import msgspec
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.exact import canonical, exact_sum
 from airflow_cloudbilling.model import InvoiceLine
 from airflow_cloudbilling.parse.events import CHUNK
-from airflow_cloudbilling.parse.fields import Fields, Wanted
+from airflow_cloudbilling.parse.fields import Fields, Values, Wanted
 from airflow_cloudbilling.parse.files import buffered
 from airflow_cloudbilling.parse.invoices import LINE_NAMES, Table
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
@@ -30,6 +32,7 @@ COLUMNS = (
     "SubsUpfrontDiscounted", "SubsFlavor", "SubsDuration",
 )  # fmt: skip
 _LONGEST_LINE = 1024 * 1024  # characters
+_TOGETHER = 100  # rows that are read at once
 _GROUPED = re.compile(
     r"([+-]?)([1-9][0-9]{0,2}(?:([. \u00a0\u202f])[0-9]{3})(?:\3[0-9]{3})*|[0-9]+)(?:,([0-9]*))?(e[+-]?[0-9]+)?",
     re.IGNORECASE,
@@ -77,8 +80,8 @@ _FURTHER = (
     Wanted("discounted", comma_amount, ("DiscountedAmount",)),
 )
 _LINES = len(LINE_NAMES)
-_quoted = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-_DISCOUNT, _NET, _TAX = (LINE_NAMES.index(name) for name in ("discount", "net_amount", "tax_amount"))
+_encode = msgspec.json.Encoder().encode
+_DISCOUNT = LINE_NAMES.index("discount")
 
 
 class ColumnsError(RecordError):
@@ -98,8 +101,8 @@ class UsageReader:
         self._sum = RunningSum()
         self.currency: str | None = None
 
-    def lines(self, body: IO[bytes]) -> Iterator[InvoiceLine]:
-        """Yield a line for each row of a report.
+    def lines(self, body: IO[bytes]) -> Iterator[list[InvoiceLine]]:
+        """Yield a line for each row of a report, some hundred at a time.
 
         :param body: is read twice: once for its encoding.
         :raises ColumnsError: when the first row has not 27 columns.
@@ -109,12 +112,19 @@ class UsageReader:
         coding = _encoding(file)
         file.seek(0)
         with io.TextIOWrapper(file, coding, errors="replace", newline="") as content:
-            for number, names, row in _rows(content):
-                try:
-                    line = self._line(dict(zip(names, row, strict=True)))
-                except RecordError as error:
-                    raise RecordError(f"row {number}: {error.reason}") from None
-                yield line
+            rows = _rows(content)
+            while some := list(islice(rows, _TOGETHER)):
+                yield self._lines([number for number, _ in some], [row for _, row in some])
+
+    def _lines(self, numbers: list[int], rows: list[Mapping[str, str]]) -> list[InvoiceLine]:
+        lines: list[InvoiceLine] = []
+        try:
+            for row, values in zip(rows, self._fields.read_all(rows), strict=True):
+                lines.append(self._line(row, values))
+        except RecordError as error:
+            raise RecordError(f"row {numbers[len(lines)]}: {error.reason}") from None
+        self._sum.add([line.net_amount for line in lines], [line.tax_amount for line in lines])
+        return lines
 
     def totals(self) -> Totals:
         """Return the sums of all rows so far.
@@ -126,16 +136,16 @@ class UsageReader:
             raise RecordError("field currency (Currency): expected a value in some row, nothing came")
         return totals
 
-    def _line(self, row: Mapping[str, str]) -> InvoiceLine:
-        values = self._fields.read(row)
+    def _line(self, row: Mapping[str, str], found: Values | RecordError) -> InvoiceLine:
+        if isinstance(found, RecordError):
+            raise found
+        values = list(found)
         code, full, discounted = values[_LINES:]
         if code != self.currency:
             self._turn(code)
         if values[_DISCOUNT] is None and full is not None and discounted is not None:
             values[_DISCOUNT] = _difference(full, discounted)
-        self._sum.add(values[_NET], values[_TAX])
-        raw = _quoted(row) if self._keep_raw else None
-        return InvoiceLine._make([*values[:_LINES], raw])
+        return InvoiceLine._make([*values[:_LINES], _encode(row).decode() if self._keep_raw else None])
 
     def _turn(self, code: str | None) -> None:
         """Take the report's currency from its first row that has one; amounts of two do not add up."""
@@ -148,8 +158,8 @@ def _difference(full: str, discounted: str) -> str:
     return "0" if full == discounted else canonical(exact_sum(Decimal(full), Decimal(discounted).copy_negate()))
 
 
-def _rows(content: IO[str]) -> Iterator[tuple[int, Sequence[str], list[str]]]:
-    """Yield each row with its number from 1 and the names of its fields; blank lines and the header are left out."""
+def _rows(content: IO[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Yield each row's number from 1 and its fields by name; blank lines and the header are left out."""
     names: Sequence[str] = ()
     for number, row in enumerate(_parsed(content), 1):
         if not row:
@@ -160,7 +170,7 @@ def _rows(content: IO[str]) -> Iterator[tuple[int, Sequence[str], list[str]]]:
                 continue
         if len(row) != len(names):
             raise RecordError(f"row {number}: expected {len(names)} columns, came {len(row)}: {shown(';'.join(row))}")
-        yield number, names, row
+        yield number, dict(zip(names, row, strict=True))
     if not names:
         raise RecordError(f"expected a report of {len(COLUMNS)} columns, nothing came")
 
