@@ -177,11 +177,11 @@ def _row(one: Result) -> tuple[str, ...]:
 
 
 def run_import(module: str) -> Result:
-    """Import a module seven times, each in a process of its own, and return the median."""
+    """Import a module five times, each in a process of its own, and return the median."""
     above = "" if module.endswith("provider_info") else "airflow.sdk"
     with tempfile.TemporaryDirectory(prefix="cloudbilling-bench-") as folder:
         runs = [
-            in_process(__file__, {"module": module, "above": above}, AIRFLOW_HOME=folder, **_BYTECODE) for _ in range(8)
+            in_process(__file__, {"module": module, "above": above}, AIRFLOW_HOME=folder, **_BYTECODE) for _ in range(6)
         ]
     taken = statistics.median(one["milliseconds"] for one in runs[1:])  # the first one compiles
     what = f"`{module}`{' above `airflow.sdk`' if above else ' by itself; Airflow imports it at its own start'}"
