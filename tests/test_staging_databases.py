@@ -204,6 +204,18 @@ def test_the_first_schema_is_upgraded_with_what_waits_in_it(erp: Erp) -> None:
     assert staging.ledger.begin(of("2026-11"), run)[0] == waiting
 
 
+def test_a_schema_without_scopes_gets_their_tables(erp: Erp) -> None:
+    load(open_staging(erp), invoices([1]))
+    before, was = dump(erp), shape(erp)
+    for table in ("scope", "scope_record"):
+        erp.execute(f"DROP TABLE cloudbilling_{table}")
+    erp.execute("UPDATE cloudbilling_schema_version SET version = 3")
+    open_staging(erp)
+    assert shape(erp) == was
+    assert dump(erp) == before
+    assert rows(erp, "schema_version", "version") == [(SCHEMA_VERSION,)]
+
+
 def shape(erp: Erp) -> dict[str, object]:
     """Return the columns, with their types and comments, and the indexes of every table."""
     inspector, found = inspect(erp.engine()), {}

@@ -59,6 +59,14 @@ def invoice_key(*, key: bool = True, nullable: bool = False) -> list[Column[Any]
     return [*slice_key(key), invoice_id]
 
 
+def scope_key() -> list[Column[Any]]:
+    """Return the columns that name a scope of Sage."""
+    return [
+        Column("conn_id", code(250), primary_key=True, nullable=False, comment="Airflow connection"),
+        Column("scope", code(128), primary_key=True, nullable=False, comment="of the file at Sage"),
+    ]
+
+
 def period() -> Column[Any]:
     """Return the column of a slice's period."""
     return Column("period", code(32), nullable=False, comment="half-open span of days, start/end")

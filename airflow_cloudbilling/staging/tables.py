@@ -24,6 +24,7 @@ from airflow_cloudbilling.staging.columns import (
     load_id,
     period,
     revision_columns,
+    scope_key,
     sequence,
     slice_key,
     task_columns,
@@ -31,7 +32,7 @@ from airflow_cloudbilling.staging.columns import (
     texts,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Tables:
@@ -46,6 +47,7 @@ class Tables:
         self._slices()
         self._loads()
         self._uploads()
+        self._scopes()
 
     def _table(self, name: str, comment: str, *columns: Column[Any]) -> Table:
         return Table(
@@ -253,6 +255,25 @@ class Tables:
             "the version of these tables",
             Column("version", Integer, primary_key=True, autoincrement=False, comment="of the schema"),
             Column("created_at", MOMENT, comment="UTC, by the database"),
+        )
+
+    def _scopes(self) -> None:
+        self.scope = self._table(
+            "scope",
+            "scopes of Sage Connected Cloud that are staged, and when each was read",
+            *scope_key(),
+            Column("record_count", Integer, nullable=False, comment="records of the file"),
+            Column("read_at", MOMENT, nullable=False, comment="UTC, by the database, before the file was asked for"),
+            Column("loaded_at", MOMENT, nullable=False, comment="UTC, by the database"),
+        )
+        self.scope_record = self._table(
+            "scope_record",
+            "the records of those scopes, as of the last file",
+            *scope_key(),
+            Column("record_key", code(255), primary_key=True, comment="the record's id at Sage"),
+            Column("raw", TEXT, nullable=False, comment="the record as JSON, as received"),
+            Column("content_hash", code(64), nullable=False, comment="SHA-256 of the record, in whatever order"),
+            Column("loaded_at", MOMENT, nullable=False, comment="when the row was written, UTC, by the database"),
         )
 
 
