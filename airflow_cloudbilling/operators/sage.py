@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pendulum
 from airflow.sdk import BaseOperator
 
-from airflow_cloudbilling.errors import MalformedReplyError
-from airflow_cloudbilling.operators.api import CreateRecordOperator, stored
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.operators.api import CreateRecordOperator
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.sage_upload import SageUploadOperator as SageUploadOperator
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from airflow_cloudbilling.hooks.billing import BillingHook
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
-    from airflow_cloudbilling.source import Reply
 
 __all__ = [
     "SageCreatePasscodeOperator",
@@ -32,7 +30,6 @@ __all__ = [
     "SageTrackUploadOperator",
     "SageUploadOperator",
 ]
-_COPY = 1024 * 1024
 DEFAULT_CONN_ID = "sage_connected_cloud_default"
 _CONSENT = (
     "With a passcode (SageCreatePasscodeOperator) the user of the Sage product chooses 'Enable External Integration',"
@@ -193,52 +190,72 @@ class SageTrackUploadOperator(SageOperator):
 
 
 class SageDownloadScopeOperator(SageOperator):
-    """Keep a scope's file, which always holds the full data of the scope, as a whole or not at all.
+    """Fetch a scope's file, which always holds the full data of the scope: into a file, staging, or both.
 
-    The result is ``{scope, uri, size, sha256, records}``; ``records`` is null when the file is no list. What is there
-    from an earlier download is replaced: records that the new file lacks are gone at Sage.
+    Each takes it as a whole or not at all, and what is there from an earlier download is replaced: records that the
+    new file lacks are gone at Sage. In staging (``cloudbilling_scope_record``) what did not change is not written, and
+    a file that was asked for earlier replaces none that is newer (``superseded``).
+
+    The result is ``{scope, uri, size, sha256, records}``; ``uri`` is null without a destination, ``records`` when the
+    file is no list. With staging it has ``{status, new, changed, unchanged, removed}`` too.
 
     :param scope: such as ``Products``.
     :param destination: file, object (``s3://conn_id@bucket/products.json``), or folder for ``<scope>.json``.
+    :param staging_conn_id: connection of the staging database.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param record_id: the member of a record that identifies it, for staging.
     """
 
-    template_fields: Sequence[str] = (*SageOperator.template_fields, "scope", "destination")
+    template_fields: Sequence[str] = (
+        *SageOperator.template_fields,
+        "scope",
+        "destination",
+        "staging_conn_id",
+        "schema",
+        "record_id",
+    )
 
-    def __init__(self, *, scope: str, destination: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        scope: str,
+        destination: str | None = None,
+        staging_conn_id: str | None = None,
+        schema: str | None = None,
+        record_id: str = "id",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.scope = scope
         self.destination = destination
+        self.staging_conn_id = staging_conn_id
+        self.schema = schema
+        self.record_id = record_id
 
     def call(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
         """Download the file; memory does not grow with its size."""
         from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.operators.sage_scope import keep_scope, read_scope, snapshot_of
 
-        place = Place(self.destination, "destination")
-        reply = hook.download_scope(self.scope)
-        with closing(reply.body):
-            records = self._count(reply)
-            folder = self.destination.endswith("/") or place.fs.isdir(place.root)
-            parts = (stored(f"{self.scope}.json", ".json"),) if folder else ()
-            name = "/".join((place.root, *parts))
-            with place.failing("cannot be written", name), place.writing(name) as file:
-                shutil.copyfileobj(reply.body, file, _COPY)
-        uri = place.address(*parts)
-        self.log.info("%s bytes of %s, %s records, are in %s.", reply.size, self.scope, records, uri)
-        return {"scope": self.scope, "uri": uri, "size": reply.size, "sha256": reply.sha256, "records": records}
-
-    def _count(self, reply: Reply) -> int | None:
-        """Read a list to its end, so that a broken one is never kept; leave the body at its beginning."""
-        from airflow_cloudbilling.parse import Malformed
-        from airflow_cloudbilling.parse.records import Records
-
-        start = reply.head(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-        try:
-            return None if start == b"{" else sum(1 for _ in Records(reply.body, (), ()))
-        except Malformed as error:
-            message = f"{reply.url} was to answer with the scope {self.scope!r}: {error}."
-            raise MalformedReplyError(message, conn_id=self.conn_id, url=reply.url) from None
-        finally:
-            reply.body.seek(0)
+        destination, staging = given(self.destination), given(self.staging_conn_id)
+        if not (destination or staging):
+            message = "is empty, and staging_conn_id too; say where the scope is to go."
+            raise ConfigurationError(message, field="destination")
+        place = Place(destination, "destination") if destination else None
+        with snapshot_of(self.conn_id, self.scope, staging, given(self.schema)) as snapshot:
+            reply = hook.download_scope(self.scope)
+            with closing(reply.body):
+                records = read_scope(reply, self.conn_id, self.scope, self.record_id, snapshot)
+                staged = snapshot.commit().as_dict() if snapshot else {}
+                uri = keep_scope(reply, self.scope, place) if place else None
+        self.log.info("%s bytes of %s, %s records: %s", reply.size, self.scope, records, {"uri": uri, **staged})
+        return {
+            "scope": self.scope,
+            "uri": uri,
+            "size": reply.size,
+            "sha256": reply.sha256,
+            "records": records,
+        } | staged
 
 
 def _sage(conn_id: str) -> SageConnectedCloudHook:
