@@ -16,9 +16,12 @@ import pytest
 from conversations import Dribble
 
 from airflow_cloudbilling.errors import RecordError
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.parse import (
     Fields,
+    InvoiceReader,
     Malformed,
+    Names,
     RunningSum,
     Shape,
     Spill,
@@ -30,8 +33,10 @@ from airflow_cloudbilling.parse import (
     day,
     flatten,
     read,
+    refuse_failure,
     text,
 )
+from airflow_cloudbilling.parse.invoices import LINE_NAMES
 
 SHAPE = Shape(lists=("Orders", "Boxes", "Parts"), marks=("Header",), root="order")
 
@@ -433,3 +438,75 @@ def test_a_long_list_that_goes_wrong_is_refused_like_a_short_one(rest: str) -> N
     assert [str(leaf["n"]) for leaf in found] == list(map(str, range(400)))
     with pytest.raises(Malformed):
         events(good + rest + ("" if rest.endswith("}]}") else "]}]}]},"))
+
+
+@pytest.mark.parametrize("twice", ["Orders", "Boxes", "Parts"])
+def test_a_list_that_comes_twice_in_one_record_is_read_twice(twice: str) -> None:
+    lists = {
+        "Orders": '[{"Boxes": [{"Parts": [{"n": 1}]}]}]',
+        "Boxes": '[{"Parts": [{"n": 1}]}]',
+        "Parts": '[{"n": 1}]',
+    }
+    body = f'{{"Orders": {lists["Orders"]}}}'.replace(text := f'"{twice}": {lists[twice]}', f"{text}, {text}").encode()
+    for file in (io.BytesIO(body), Halves(body)):
+        assert sum(len(event.leaves) for event in read(file, None, SHAPE)) == 2
+
+
+NAMES = Names(
+    Shape(lists=("Bills", "Groups", "Rows"), marks=("Id",), root="bill"),
+    {
+        **dict.fromkeys(Invoice._fields[: Invoice._fields.index("sign")], (text, ())),
+        "invoice_id": (text, ("Id",)),
+        "issue_date": (day, ("Day", "Made")),
+        "currency": (text, ("Code",)),
+        "net_amount": (amount, ("Net",)),
+    },
+    {**dict.fromkeys(LINE_NAMES, (text, ())), "line_id": (text, ("Id",)), "customer_id": (text, ("Group.Id",))},
+    {2: "Group."},
+)
+
+
+def items(body: str, period: Period | None = None) -> list[list[list[InvoiceLine] | Invoice | Reject]]:
+    """Return what a body holds when it is read as a whole, and as a stream."""
+    found = []
+    for file in (io.BytesIO(body.encode()), Halves(body.encode())):
+        reader = InvoiceReader(NAMES, keep_raw=True, sha256=None, period=period)
+        found.append(list(reader.items(read(file, None, NAMES.shape))))
+    return found
+
+
+def test_a_reject_quotes_what_cannot_be_read_and_not_what_stands_beside_it() -> None:
+    group = '{"Other": "beside", "Id": [5], "More": 7, "Rows": [{"Id": 1}]}'
+    for (reject,) in items(f'{{"Bills": [{{"Id": "B-1", "Groups": [{group}]}}]}}'):
+        assert isinstance(reject, Reject)
+        assert reject.raw == '[5]\n{"Id": "B-1"}'
+
+
+def test_a_record_with_a_nameless_member_is_rejected_under_its_id() -> None:
+    for (reject,) in items('{"Bills": [{"Id": "B-1", "": 5, "Code": "EUR"}]}'):
+        assert reject == Reject("expected an object of Bills, came '5'", '5\n{"Id": "B-1", "Code": "EUR"}', "B-1")
+
+
+@pytest.mark.parametrize("file", [io.BytesIO, Halves])
+def test_a_message_of_zero_is_one_however_the_body_is_read(file: type[io.BytesIO]) -> None:
+    reader = InvoiceReader(NAMES, keep_raw=True, sha256=None)
+    assert list(reader.items(read(file(b'{"Message": 0, "Bills": []}'), None, NAMES.shape))) == []
+    with pytest.raises(Malformed, match="says that it failed"):
+        refuse_failure(reader)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"Bills": [{"Id": 1, "Code": "EUR", "Net": 1, "Made": "2026-09-30", "Day": "2026-10-05", "Groups": [{"Rows":'
+        ' [{"Id": 1}]}]}]}',
+        "<Bills><Bill><Id>1</Id><Code>EUR</Code><Net>1</Net><Made>2026-09-30</Made><Day>2026-10-05</Day><Groups><Group>"
+        "<Rows><Row><Id>1</Id></Row></Rows></Group></Groups></Bill></Bills>",
+    ],
+    ids=["json", "xml"],
+)
+def test_no_line_is_lost_because_of_a_day_that_a_better_one_follows(body: str) -> None:
+    for lines, invoice in items(body, Period.parse("2026-10")):
+        assert isinstance(lines, list)
+        assert [line.line_id for line in lines] == ["1"]
+        assert isinstance(invoice, Invoice)

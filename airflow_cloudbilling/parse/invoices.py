@@ -85,14 +85,15 @@ class Header:
 
     def learn(self, event: Event) -> None:
         """Take in some members."""
-        if "" in event.members:  # the record is none
-            return
         self._size += event.size
         if self._size > LARGEST_VALUE:
             self.bad = RecordError(f"expected less than {LARGEST_VALUE} characters besides the lines, came more")
             return
         self.members.update(event.members)
         self.raws.extend(event.raws.items())
+        if "" in event.members:  # the record is none, or has a member without a name
+            del self.members[""]
+            self.raws = [(name, raw) for name, raw in self.raws if name]
 
     @property
     def flat(self) -> dict[str, Any]:
@@ -115,6 +116,7 @@ class InvoiceReader:
         self._sha256 = sha256
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
         self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
+        self._best_day = fold(self._day.wanted[0].paths[0].partition(".")[0])
         self._line, self._nesting = _line_fields(names)
         self._money = _undivided_amounts(names)
         self._period = period
@@ -158,11 +160,15 @@ class InvoiceReader:
         for event in events:
             if event.level == 1 and event.kind is OPEN:
                 outside = False
-            elif event.level == 1 and event.kind is MEMBERS and self._period:
+            elif event.level == 1 and event.kind is MEMBERS and self._period and self._says_day(event.members):
                 day = _readable(self._day, flatten(event.members))
-                outside = outside or (day is not None and not self._period.holds(day))
+                outside = day is not None and not self._period.holds(day)
             if not (outside and event.kind is LEAVES):
                 yield event
+
+    def _says_day(self, members: Mapping[str, Any]) -> bool:
+        """Whether the day is told in the best of its places; one that came elsewhere may be followed by a better."""
+        return any(fold(name) == self._best_day for name in members)
 
     def _headers(self, window: list[Event]) -> list[Header]:
         """Return what came of each invoice besides its lines, of those that end in the window."""
@@ -223,17 +229,20 @@ class InvoiceReader:
     def _learn(self, event: Event) -> Found:
         """Take in what members say about the lines; yield the lines that were waiting for it."""
         if event.level == 0:
-            self.outside.update(event.members)
+            self.outside.update(_numbers_as_texts(event.members))
         elif not self._bad:
+            name, value = "", None
             try:
-                if "" in event.members:
-                    what = f"an object of {self._names.shape.lists[event.level - 1]}"
-                    raise RecordError(f"expected {what}, came {shown(event.members[''])}")
-                if event.level > 1:
-                    for name, value in event.members.items():
-                        yield from map(_lines, self._nesting.learn(event.level, name, value))
+                for name, value in event.members.items() if event.level > 1 or "" in event.members else ():
+                    yield from self._learn_one(event.level, name, value)
             except RecordError as error:
-                self._spoil(error, "".join(event.raws.values()) or _said(event.members))
+                self._spoil(error, event.raws.get(name) or _said(value))
+
+    def _learn_one(self, level: int, name: str, value: Any) -> Found:
+        if not name:
+            raise RecordError(f"expected an object of {self._names.shape.lists[level - 1]}, came {shown(value)}")
+        if level > 1:
+            yield from map(_lines, self._nesting.learn(level, name, value))
 
     def _close(self, event: Event) -> Found:
         if event.level == 1:

@@ -47,7 +47,8 @@ def read_json(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep
     start = body.tell()
     data = body.read(LARGEST)
     walk = Walk(shape, keep_raw=keep_raw)
-    if not body.read(1) and walk.holds_records(value := decoded(data, charset)):
+    value = None if body.read(1) else decoded(data, charset)
+    if walk.holds_records(value) and walk.is_complete(value, data):
         return walk.events(value, data)
     body.seek(start)
     return _Reader(Buffer(body, charset), shape, keep_raw).read()

@@ -6,7 +6,8 @@ it or says where it breaks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -63,6 +64,20 @@ class Walk:
         if isinstance(body, dict):
             return any(fold(name) in self._marks or self._named.get(fold(name)) == 1 for name in body)
         return isinstance(body, list)
+
+    def is_complete(self, body: Any, data: bytes) -> bool:
+        """Whether each list has been decoded: of two of one name in one record only the last is."""
+        decoded = Counter(self._lists(body, 0))
+        return all(data.count(msgspec.json.encode(name)) == number for name, number in decoded.items())
+
+    def _lists(self, value: Any, level: int) -> Iterator[str]:
+        """Yield the names of the lists in one record or some."""
+        for record in value if isinstance(value, list) else [value]:
+            for name in record if isinstance(record, dict) else ():
+                if (deeper := self._level(name)) > level:
+                    yield name
+                    if deeper < self._leaf:
+                        yield from self._lists(record[name], deeper)
 
     def events(self, body: Any, data: bytes) -> Events:
         """Yield the steps through a body.
