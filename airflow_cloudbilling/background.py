@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_TURN = 0.0005  # seconds
+
+
+class _Turns:
+    """Shortens the turns of Python's threads while loops run beside threads that compute.
+
+    A loop waits for its turn after every read; with Python's own 5 ms that is 64 kB in 5 ms, whatever the network does.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loops = 0
+        self._usual = 0.0
+
+    def begin(self) -> None:
+        with self._lock:
+            if not self._loops:
+                self._usual = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._usual, _TURN))
+            self._loops += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._loops -= 1
+            if not self._loops:
+                sys.setswitchinterval(self._usual)
+
+
+_TURNS = _Turns()
 
 
 class BackgroundLoop:
@@ -16,6 +46,7 @@ class BackgroundLoop:
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
+        _TURNS.begin()
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
@@ -31,4 +62,5 @@ class BackgroundLoop:
         """Stop the loop and end the thread."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
+        _TURNS.end()
         self.loop.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from functools import lru_cache
 from typing import NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError
@@ -65,7 +66,8 @@ class Period(NamedTuple):
 
     def holds(self, day: str) -> bool:
         """Whether a day, ISO text, is within the span."""
-        return self.start.isoformat() <= day < self.end.isoformat()
+        start, end = _bounds(self)
+        return start <= day < end
 
     def shifted(self, months: int) -> Period:
         """Return the calendar month that lies ``months`` after the month of ``start`` (negative: before)."""
@@ -74,6 +76,11 @@ class Period(NamedTuple):
     def __str__(self) -> str:
         """Return ``start/end``, the form in which periods are stored."""
         return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+
+@lru_cache(maxsize=16)
+def _bounds(period: Period) -> tuple[str, str]:
+    return period.start.isoformat(), period.end.isoformat()
 
 
 class Slice(NamedTuple):

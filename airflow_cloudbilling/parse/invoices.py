@@ -81,6 +81,7 @@ class Header:
         self.members: dict[str, Any] = {}
         self.raws: list[tuple[str, str]] = []
         self.bad: RecordError | None = None
+        self.leaves: list[Event] = []  # those in the present window
         self._size = 0
 
     def learn(self, event: Event) -> None:
@@ -107,7 +108,7 @@ class InvoiceReader:
     :param names: with the user's ``field_map`` in it.
     :param keep_raw: whether items carry what the vendor sent.
     :param sha256: of the body.
-    :param period: lines of invoices that are issued outside it are passed over, where their day comes before them.
+    :param period: lines of invoices that are issued outside it are passed over where they are few.
     """
 
     def __init__(self, names: Names, *, keep_raw: bool, sha256: str | None, period: Period | None = None) -> None:
@@ -116,9 +117,9 @@ class InvoiceReader:
         self._sha256 = sha256
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
         self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
-        self._best_day = fold(self._day.wanted[0].paths[0].partition(".")[0])
         self._line, self._nesting = _line_fields(names)
         self._money = _undivided_amounts(names)
+        self._day_slot = list(names.head).index("issue_date")
         self._period = period
         self._steps = {OPEN: self._open, MEMBERS: self._learn, LEAVES: self._take_leaves, CLOSE: self._close}
         self.outside: dict[str, Any] = {}  # members of the body itself
@@ -146,35 +147,31 @@ class InvoiceReader:
 
     def items(self, events: Events) -> Found:
         """Yield each invoice's lines, some at a time, and then the invoice, or the reject, that closes them."""
-        for window in windows(self._of_period(events) if self._period else events):
-            leaves = [leaf for event in window for leaf in event.leaves]
-            self._values = iter(self._read_lines(leaves))
+        for window in windows(events):
             headers = self._headers(window)
-            self._heads = iter(list(zip(headers, self._head.read_all([h.flat for h in headers]), strict=True)))
+            heads = self._head.read_all([header.flat for header in headers])
+            ended = list(zip(headers, heads, strict=True))
+            passed = {id(event) for header, head in ended for event in self._passed(header, head)}
+            leaves = [leaf for event in window if id(event) not in passed for leaf in event.leaves]
+            self._values = iter(self._read_lines(leaves))
+            self._heads = iter(ended)
             for event in window:
-                yield from self._steps[event.kind](event)
+                if id(event) not in passed:
+                    yield from self._steps[event.kind](event)
 
-    def _of_period(self, events: Events) -> Events:
-        """Pass over the lines of an invoice whose day, where it comes before them, is outside the period."""
-        outside = False
-        for event in events:
-            if event.level == 1 and event.kind is OPEN:
-                outside = False
-            elif event.level == 1 and event.kind is MEMBERS and self._period and self._says_day(event.members):
-                day = _readable(self._day, flatten(event.members))
-                outside = day is not None and not self._period.holds(day)
-            if not (outside and event.kind is LEAVES):
-                yield event
-
-    def _says_day(self, members: Mapping[str, Any]) -> bool:
-        """Whether the day is told in the best of its places; one that came elsewhere may be followed by a better."""
-        return any(fold(name) == self._best_day for name in members)
+    def _passed(self, header: Header, head: Values | RecordError) -> Sequence[Event]:
+        """Return the leaves of an invoice that is issued outside the period."""
+        day = None if isinstance(head, RecordError) else head[self._day_slot]
+        return header.leaves if self._period and day and not self._period.holds(day) else ()
 
     def _headers(self, window: list[Event]) -> list[Header]:
         """Return what came of each invoice besides its lines, of those that end in the window."""
         ended = []
+        self._header.leaves.clear()
         for event in window:
-            if event.level == 1 and event.kind is OPEN:
+            if event.kind is LEAVES:
+                self._header.leaves.append(event)
+            elif event.level == 1 and event.kind is OPEN:
                 self._header = Header()
             elif event.level == 1 and event.kind is MEMBERS:
                 self._header.learn(event)
