@@ -23,7 +23,7 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
 _SENDING: dict[str, tuple[str, ...]] = {
     "operators": ("airflow_cloudbilling.operators.sage", "airflow_cloudbilling.operators.sage_upload"),
     "sensors": ("airflow_cloudbilling.sensors.sage",),
-    "triggers": ("airflow_cloudbilling.triggers.sage",),
+    "triggers": ("airflow_cloudbilling.triggers.sage", "airflow_cloudbilling.triggers.sage_scope"),
 }
 _OPTIONS = {
     "credential_store": {

@@ -73,7 +73,7 @@ def vendor(vendor: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.matrix
 def test_every_example_parses(bag):
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"monthly_invoice_import", "restage_from_archive", "sage_upload"}
+    assert set(bag.dags) == {"monthly_invoice_import", "restage_from_archive", "sage_scope", "sage_upload"}
     assert [str(warning.message) for warning in bag.captured_warnings.get(str(EXAMPLES), [])] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_cloudbilling.operators.sage import SageDownloadScopeOperator
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 
+EXAMPLE = Path(__file__).parents[1] / "example_dags" / "sage_scope.py"
 PRODUCTS = "/sage/api/files/Products"
 
 
@@ -97,3 +99,11 @@ def test_somewhere_it_has_to_go(vendor: Sandbox) -> None:
     with pytest.raises(AirflowFailException, match="'destination': is empty, and staging_conn_id too"):
         download(staging_conn_id="", destination="None")
     assert vendor.requests == []
+
+
+def test_the_example_keeps_staging_up_to_date(
+    staging: Path, sage: Sage, run_dag: Callable[..., dict[str, Any]]
+) -> None:
+    first = run_dag(EXAMPLE)["download"]
+    assert first["new"] == first["records"] > 0
+    assert run_dag(EXAMPLE)["download"]["unchanged"] == first["records"]

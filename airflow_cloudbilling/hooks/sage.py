@@ -15,12 +15,13 @@ from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.sources import sage_answers
 from airflow_cloudbilling.sources.sage import SageConnectedCloud, put_request, result_request
 from airflow_cloudbilling.sources.sage_answers import Passcode, Tracking, Uploaded
+from airflow_cloudbilling.sources.sage_scopes import ScopeVersion, version_of
 from airflow_cloudbilling.urls import signatures
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.client import Client
 
-__all__ = ["Passcode", "SageConnectedCloudHook", "Tracking", "Uploaded"]
+__all__ = ["Passcode", "SageConnectedCloudHook", "ScopeVersion", "Tracking", "Uploaded"]
 
 
 class SageConnectedCloudHook(BillingHook):
@@ -157,6 +158,19 @@ class SageConnectedCloudHook(BillingHook):
     def download_scope(self, scope: str) -> Reply:
         """Return a scope's file, always the full data of the scope; the caller closes its ``body``, spooled to disk."""
         return self._reply(self.sage.download(scope, self.settings))
+
+    async def ascope_version(self, scope: str, client: Client, known: ScopeVersion | None = None) -> ScopeVersion:
+        """Return the state of a scope's file, on the running event loop; await :meth:`aget_settings` before.
+
+        Where Sage names no ETag and no moment of its last change, the file is fetched to be compared.
+
+        :param client: of ``get_conn(keeps_tokens=False)``: it never rotates an API key.
+        :param known: the state that was seen last.
+        :raises ExpiredKeyError: as of :meth:`atrack`.
+        """
+        reply = await client.arequest(self.sage.download(scope, self.settings, known))
+        with closing(reply.body):
+            return version_of(reply, known, self.settings)
 
     def _put(self, uploaded: Uploaded, file: Content, client: Client) -> None:
         self._mask_signature(uploaded.upload_url)

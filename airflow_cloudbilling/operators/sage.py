@@ -249,13 +249,8 @@ class SageDownloadScopeOperator(SageOperator):
                 staged = snapshot.commit().as_dict() if snapshot else {}
                 uri = keep_scope(reply, self.scope, place) if place else None
         self.log.info("%s bytes of %s, %s records: %s", reply.size, self.scope, records, {"uri": uri, **staged})
-        return {
-            "scope": self.scope,
-            "uri": uri,
-            "size": reply.size,
-            "sha256": reply.sha256,
-            "records": records,
-        } | staged
+        result = {"scope": self.scope, "uri": uri, "size": reply.size, "sha256": reply.sha256, "records": records}
+        return {**result, **staged}
 
 
 def _sage(conn_id: str) -> SageConnectedCloudHook:

@@ -156,7 +156,7 @@ class Sage(Vendor):
             upload = self.uploads.get(rest[0])
             return _json(upload.said(self.files_url)) if upload else _error(404, f"no upload {rest[0]}")
         if request.method == "GET" and len(rest) == 1:
-            return self.shelf.scope(rest[0]) or _error(404, f"no scope {rest[0]}")
+            return self.shelf.scope(rest[0], request.headers) or _error(404, f"no scope {rest[0]}")
         if request.method == "POST" and len(rest) == 1:
             return self._upload(request, rest[0])
         return _error(405, "GET or POST")

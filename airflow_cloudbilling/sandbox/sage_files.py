@@ -6,12 +6,14 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from email.utils import formatdate
 from typing import Any
 
 from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, PRODUCTS
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming
 
+_FIRST_MOMENT = 1_793_491_200  # 2026-11-01; each change of a file is a second later
 FINAL = ("accepted", "failed")  # "When 'accepted' or 'failed', the Sage product upload a file with the results"
 
 
@@ -84,11 +86,18 @@ class Upload:
 
 
 class Shelf:
-    """Uploads by their tracking id, and the last version of each scope's file."""
+    """Uploads by their tracking id, and the last version of each scope's file.
+
+    For tests: ``validators`` are the headers that say whether a scope's file has changed.
+    """
 
     def __init__(self, seed: int) -> None:
         self.uploads: dict[str, Upload] = {}
         self.scopes: dict[str, bytes] = {"Customers": _customers(), "Products": _products()}
+        self.validators: Collection[str] = ("ETag", "Last-Modified")
+        self._tags: dict[str, str] = {}
+        self._moments: dict[str, str] = {}
+        self._changes = 0
         self._seed = seed
         self._lock = threading.Lock()
 
@@ -103,13 +112,30 @@ class Shelf:
         """Make a file the last version of its scope."""
         self.scopes[upload.scope] = content
 
-    def scope(self, name: str) -> Answer | None:
-        """Return a scope's file, all of its data."""
+    def scope(self, name: str, headers: Mapping[str, str]) -> Answer | None:
+        """Return a scope's file, all of its data, or that it is as the request's ``If-…`` headers know it."""
         content = self.scopes.get(name)
         if content is None:
             return None
+        now = self._validators(name, content)
+        asked = {"ETag": headers.get("if-none-match"), "Last-Modified": headers.get("if-modified-since")}
+        if any(value == asked[header] for header, value in now.items()):
+            return Answer(304, (), None, now)
+        return Answer(200, (content,), "application/json", now)
+
+    def touch(self, name: str) -> None:
+        """Let a scope's file have been written again, as it is."""
+        with self._lock:
+            self._tags.pop(name, None)
+
+    def _validators(self, name: str, content: bytes) -> dict[str, str]:
         tag = hashlib.sha256(content).hexdigest()[:16]
-        return Answer(200, (content,), "application/json", {"ETag": f'"{tag}"'})
+        with self._lock:
+            if self._tags.get(name) != tag:
+                self._tags[name], self._changes = tag, self._changes + 1
+                self._moments[name] = formatdate(_FIRST_MOMENT + self._changes, usegmt=True)
+            known = {"ETag": f'"{tag}"', "Last-Modified": self._moments[name]}
+        return {header: value for header, value in known.items() if header in self.validators}
 
 
 def file_of(request: Incoming) -> bytes | None:

@@ -17,6 +17,7 @@ from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import Ask, Conversation, Credential, Endpoint, Reply, Request, Source, Verdict
 from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, judge, key_of
 from airflow_cloudbilling.sources.sage_paths import ENDPOINTS, OPERATIONS, check_paths, path_of
+from airflow_cloudbilling.sources.sage_scopes import NOT_MODIFIED, ScopeVersion, conditions, is_conditional
 
 NO_UPLOAD = "0"  # an id that no upload has
 _ACCEPT = {"Accept": "application/json"}
@@ -125,7 +126,8 @@ class SageConnectedCloud(Source):
 
     def verdict(self, reply: Reply, settings: Settings) -> Verdict:
         """Judge by the status; a 401 is an API key that is over ("API Key Rotation")."""
-        return judge(reply, settings, good=(404,) if reply.request == self.probe(settings) else ())
+        good = (NOT_MODIFIED,) if is_conditional(reply.request.headers) else ()
+        return judge(reply, settings, good=(404,) if reply.request == self.probe(settings) else good)
 
     def probe(self, settings: Settings) -> Request:
         """Return the question for an upload that is not there, for which 404 is the good answer."""
@@ -176,9 +178,12 @@ class SageConnectedCloud(Source):
         """Return the question for an upload's status ("GET tracking file")."""
         return Request("GET", path_of("tracking", settings, tracking_id=tracking_id), headers=_ACCEPT)
 
-    def download(self, scope: str, settings: Settings) -> Request:
-        """Return the request for a scope's file, which holds all data of it ("Managing the Downloaded Data")."""
-        return Request("GET", path_of("download", settings, scope=scope), headers=_ACCEPT)
+    def download(self, scope: str, settings: Settings, known: ScopeVersion | None = None) -> Request:
+        """Return the request for a scope's file, which holds all data of it ("Managing the Downloaded Data").
+
+        :param known: the state of the file that is not wanted again; where Sage names no ETag, it comes all the same.
+        """
+        return Request("GET", path_of("download", settings, scope=scope), headers={**_ACCEPT, **conditions(known)})
 
 
 def put_request(url: str, content: Content) -> Request:
