@@ -7,8 +7,6 @@ read from the tree when its parent ends (up to a cap), by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cloudbilling.parse.events import (
@@ -25,12 +23,13 @@ from airflow_cloudbilling.parse.events import (
 )
 from airflow_cloudbilling.parse.fields import fold
 from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
+from airflow_cloudbilling.parse.xml_text import declarations, local, source_text, value_of
 
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 
-_LEAF_SIZE = 2048  # characters, where its text is not at hand
+_LEAF_SIZE = 2048  # characters; more or less
 
 
 def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_raw: bool = True) -> Events:
@@ -79,6 +78,8 @@ class _Reader:
         self.singular = shape.singular()
         self.keep_raw = keep_raw
         self.stack: list[_Frame] = []
+        self.leaves: list[Any] = []  # of one list, read and not yet told
+        self.raws: list[str] = []
         self.unread = 0
         self.seen = False  # whether a list of records, or one, has come
         self.noise: tuple[tuple[str, str], ...] = ()
@@ -102,11 +103,13 @@ class _Reader:
             if frame.leaves and element.getparent() is frame.element and self._is_leaf(element):
                 if kind == "end":
                     yield from self._settle(frame, element)
-                    yield self._leaf(element)
+                    self._hold(element)
                     frame.last = element
                     frame.items += 1
             else:
+                yield from self._held()
                 yield from self._start(element) if kind == "start" else self._end(element)
+        yield from self._held()
         if self.unread > LARGEST_VALUE:
             raise Malformed(f"the XML has {self.unread} bytes without an element of {', '.join(self.shape.lists)}")
 
@@ -137,6 +140,19 @@ class _Reader:
 
     def _is_leaf(self, element: Element) -> bool:
         return self.singular.get(fold(element.tag)) == self.leaf
+
+    def _hold(self, element: Element) -> None:
+        """Read a leaf; those of one list that a chunk completes go on together."""
+        self.leaves.append(value_of(element))
+        if self.keep_raw:
+            self.raws.append(source_text(element, self.noise))
+
+    def _held(self) -> Events:
+        if self.leaves:
+            leaves, raws, self.leaves, self.raws = self.leaves, self.raws, [], []
+            yield Event(
+                LEAVES, self.leaf, leaves=leaves, raws=raws, size=sum(map(len, raws)) or _LEAF_SIZE * len(leaves)
+            )
 
     def _level(self, child: Element, level: int) -> int:
         """Return the level of the records that a child of a record of ``level`` is or holds; 0 for a member."""
@@ -187,6 +203,7 @@ class _Reader:
         parent, last = frame.element, frame.last
         while (child := parent[0]) is not current:
             if child is not last:
+                yield from self._held()
                 yield from self._part(child, frame.level) if frame.record else self._item(child, frame.level)
             parent.remove(child)
         frame.last = None
@@ -212,7 +229,7 @@ class _Reader:
         """Read one child of a record."""
         deeper = self._level(child, level)
         if not deeper:
-            yield self._member(child, level, _local(child))
+            yield self._member(child, level, local(child))
         elif fold(child.tag) in self.lists:
             yield from self._records(child, deeper)
         else:
@@ -244,55 +261,14 @@ class _Reader:
 
     def _leaf(self, element: Element) -> Event:
         raws = [source_text(element, self.noise)] if self.keep_raw else ()
-        return Event(LEAVES, self.leaf, leaves=[_value(element)], raws=raws, size=sum(map(len, raws)) or _LEAF_SIZE)
+        return Event(LEAVES, self.leaf, leaves=[value_of(element)], raws=raws, size=_LEAF_SIZE)
 
     def _member(self, element: Element, level: int, name: str) -> Event:
         raw = source_text(element, self.noise)
-        return Event(MEMBERS, level, {name: _value(element)}, raws={name: raw}, size=len(raw))
+        return Event(MEMBERS, level, {name: value_of(element)}, raws={name: raw}, size=len(raw))
 
 
 def _is_list_of(children: list[Element], root: Element) -> bool:
     """Whether a root of another name is a list by its own (``ArrayOfBill`` or ``BillList`` of ``Bill`` records)."""
     names = {fold(child.tag) for child in children}
     return len(names) == 1 and names.pop() in fold(root.tag) and all(len(child) for child in children)
-
-
-def _local(element: Element) -> str:
-    return str(element.tag).rpartition("}")[2]
-
-
-def _value(element: Element) -> Any:
-    """Return an element as JSON would have it: a record of its children, else its text, else nothing."""
-    if not len(element):
-        return element.text
-    record = {}
-    for child in element:
-        value = child.text
-        if (value is None or value < "!") and len(child):  # white space sorts before "!"
-            value = _value(child)
-        record[child.tag] = value
-    return record
-
-
-def declarations(root: Element) -> tuple[tuple[str, str], ...]:
-    """Return the namespace declarations that lxml repeats on every element, with the prefix that needs them."""
-    return tuple(
-        (f' xmlns:{prefix}="{uri}"', f"{prefix}:") if prefix else (f' xmlns="{uri}"', "\0")
-        for prefix, uri in root.nsmap.items()
-    )
-
-
-def source_text(element: Element, noise: tuple[tuple[str, str], ...]) -> str:
-    """Return an element as XML, without the root's declarations that it does not need."""
-    text = _tostring()(element, encoding="unicode", with_tail=False)
-    for declaration, prefix in noise:
-        if prefix not in text:
-            text = text.replace(declaration, "", 1)
-    return text
-
-
-@lru_cache(maxsize=1)
-def _tostring() -> Callable[..., str]:
-    from lxml import etree
-
-    return etree.tostring

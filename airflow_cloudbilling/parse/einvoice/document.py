@@ -16,7 +16,7 @@ from airflow_cloudbilling.parse.invoices import stated_positive
 from airflow_cloudbilling.parse.totals import RunningSum
 from airflow_cloudbilling.parse.values import shown
 from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
-from airflow_cloudbilling.parse.xml_stream import declarations, source_text
+from airflow_cloudbilling.parse.xml_text import declarations, source_text
 
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
