@@ -510,3 +510,13 @@ def test_no_line_is_lost_because_of_a_day_that_a_better_one_follows(body: str) -
         assert isinstance(lines, list)
         assert [line.line_id for line in lines] == ["1"]
         assert isinstance(invoice, Invoice)
+
+
+def test_a_reject_whose_text_is_not_kept_can_be_written_down() -> None:
+    body = rb'{"Bills": [{"Id": "B-1", "Text": "half \ud800", "Net": 1.50, "Day": 7, "Ok": true}]}'
+    for file in (io.BytesIO(body), Halves(body)):
+        (reject,) = InvoiceReader(NAMES, keep_raw=False, sha256=None).items(
+            read(file, None, NAMES.shape, keep_raw=False)
+        )
+        assert isinstance(reject, Reject)
+        assert reject.raw.encode() == rb'{"Id": "B-1", "Text": "half \ud800", "Net": "1.50", "Day": "7", "Ok": true}'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
@@ -321,7 +320,7 @@ def _name(name: str) -> str:
 
 def _said(value: Any) -> str:
     """Return a value whose source text was not kept as JSON, every number as a text."""
-    return json.dumps(_numbers_as_texts(value), ensure_ascii=False)
+    return json_text(_numbers_as_texts(value))
 
 
 def _numbers_as_texts(value: Any) -> Any:
