@@ -683,11 +683,10 @@ def test_an_excerpt_cannot_forge_lines_of_a_log() -> None:
 
 def test_threads_take_short_turns_only_while_a_client_works() -> None:
     usual = sys.getswitchinterval()
-    with serving(statuses(200)) as server:
-        with Client(Tiny(), tiny_settings(server.url)) as first, Client(Tiny(), tiny_settings(server.url)) as second:
-            first.request(GET).body.close()
-            second.request(GET).body.close()
-            assert sys.getswitchinterval() < usual
-            first.close()
-            assert sys.getswitchinterval() < usual
+    with serving(statuses(200)) as server, client(server.url) as first, client(server.url) as second:
+        first.request(GET).body.close()
+        second.request(GET).body.close()
+        assert sys.getswitchinterval() < usual
+        first.close()
+        assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
