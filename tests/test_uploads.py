@@ -44,7 +44,7 @@ def chosen(selection: Selection) -> list[Item]:
 def intended(uploads: Uploads, items: Iterable[Item], run: Run = TASK, **changed: Any) -> Upload:
     items, upload_id = list(items), new_id()
     file = File("sage", "Orders", "0" * 64, record_count=len(items))._replace(**changed)
-    intend(uploads, upload_id, file, run, items, {item[:3] for item in items})
+    intend(uploads, upload_id, file, run, lambda: items, {item[:3] for item in items})
     return uploads.get(upload_id)
 
 

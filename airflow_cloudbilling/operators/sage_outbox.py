@@ -180,7 +180,7 @@ class Outbox:
         upload_id = new_id()
         with unit.file() as file, sending(self.uploads.engine, upload_id):
             entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count)
-            intend(self.uploads, upload_id, entry, self.run, file.items(), file.accounts)
+            intend(self.uploads, upload_id, entry, self.run, file.items, file.accounts)
             log.info("Upload %s to %s: %s.", upload_id, self.scope, file.words())
             self._request(upload_id, file)
         return self.uploads.get(upload_id)

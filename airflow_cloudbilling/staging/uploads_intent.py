@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, and_, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, insert, select
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.staging.dialects import dialect_of
@@ -58,12 +58,13 @@ def intend(
     upload_id: str,
     file: File,
     run: Run,
-    items: Iterable[Item] = (),
+    items: Callable[[], Iterable[Item]] = tuple,
     accounts: Collection[Account] = (),
 ) -> None:
     """Write that a file is going to be sent: the upload and all its items, or nothing.
 
-    :param items: the invoices in it; none of a user's own file, whose unit is its content.
+    :param items: gives the invoices in it, each time that it is called; none of a user's own file, whose unit is its
+        content.
     :param accounts: those of all of them.
     :raises TakenError: when meanwhile an invoice was taken by another upload, marked as posted or changed, or when the
         same content is on its way already.
@@ -76,10 +77,12 @@ def intend(
         task = {name: value for name, value in run._asdict().items() if name != "try_number"}
         connection.execute(insert(uploads.upload), [{**row, **file._asdict(), **task}])
         own = {"upload_id": upload_id, "status": "intent"}
-        for chunk in chunks(items):
+        for chunk in chunks(items()):  # before the table is filled with rows of which the database knows nothing yet
+            _check_free(uploads, connection, chunk)
+            _check_record_keys(uploads, connection, chunk, file)
+        for chunk in chunks(items()):
             connection.execute(insert(uploads.item), [{**item._asdict(), **own} for item in chunk])
-        _check_free(uploads, connection, upload_id)
-        _check_record_keys(uploads, connection, upload_id, file)
+        _check_record_keys_within(uploads, connection, upload_id)
 
 
 def chunks(rows: Iterable[T]) -> Iterator[list[T]]:
@@ -87,6 +90,13 @@ def chunks(rows: Iterable[T]) -> Iterator[list[T]]:
     iterator = iter(rows)
     while chunk := list(islice(iterator, _CHUNK)):
         yield chunk
+
+
+def in_account(table: Table, account: Account, ids: Sequence[str]) -> ColumnElement[bool]:
+    """Return the condition that rows are of invoices of an account, by their ids."""
+    provider, name, kind = account
+    own = and_(table.c.provider == provider, table.c.account == name, table.c.kind == kind)
+    return and_(own, table.c.invoice_id.in_(list(ids)))
 
 
 def _check_content(uploads: Uploads, connection: Connection, file: File) -> None:
@@ -97,35 +107,47 @@ def _check_content(uploads: Uploads, connection: Connection, file: File) -> None
         raise TakenError
 
 
-def _check_free(uploads: Uploads, connection: Connection, upload_id: str) -> None:
-    item, other, invoice = uploads.item, uploads.item.alias("other"), uploads.staging.tables.invoice
-    own = item.c.upload_id == upload_id
-    taken = and_(_same(item, other), other.c.upload_id != upload_id, other.c.status.in_(FROZEN_STATES))
-    if connection.scalar(select(func.count()).select_from(item.join(other, taken)).where(own)):
-        raise TakenError
-    gone, changed = invoice.c.content_hash.is_(None), invoice.c.content_hash != item.c.content_hash
-    staged = select(func.count()).select_from(item.outerjoin(invoice, _same(item, invoice)))
-    if connection.scalar(staged.where(own, or_(gone, changed, invoice.c.posted_at.is_not(None)))):
-        raise TakenError
+def _check_free(uploads: Uploads, connection: Connection, chunk: list[Item]) -> None:
+    """Look whether invoices are staged as they were read, and in no other file."""
+    item, invoice = uploads.item, uploads.staging.tables.invoice
+    for account, of_account in groupby(chunk, key=lambda one: one[:3]):
+        hashes = {one.invoice_id: one.content_hash for one in of_account}
+        taken = and_(in_account(item, account, list(hashes)), item.c.status.in_(FROZEN_STATES))
+        if connection.scalar(select(func.count()).select_from(item).where(taken)):
+            raise TakenError
+        free = and_(in_account(invoice, account, list(hashes)), invoice.c.posted_at.is_(None))
+        staged = connection.execute(select(invoice.c.invoice_id, invoice.c.content_hash).where(free))
+        if {row[0]: row[1] for row in staged} != hashes:
+            raise TakenError
 
 
-def _check_record_keys(uploads: Uploads, connection: Connection, upload_id: str, file: File) -> None:
+def _check_record_keys(uploads: Uploads, connection: Connection, chunk: list[Item], file: File) -> None:
     """Let no record replace another at Sage, which knows records by their ids alone."""
-    item, other, upload = uploads.item, uploads.item.alias("other"), uploads.upload
-    bytewise = dialect_of(connection.dialect.name).bytewise
-    same_id = and_(item.c.record_key == other.c.record_key, bytewise(item.c.record_key) == other.c.record_key)
-    there = and_(other.c.status.in_(FROZEN_STATES), upload.c.conn_id == file.conn_id, upload.c.scope == file.scope)
-    joined = item.join(other, and_(same_id, ~_same(item, other))).join(upload, upload.c.upload_id == other.c.upload_id)
-    names = [item.c.record_key, *(item.c[n] for n in _KEY), *(other.c[n] for n in _KEY)]
-    clash = select(*names).select_from(joined).where(item.c.upload_id == upload_id, there).limit(1)
-    if (row := connection.execute(clash).first()) is not None:
-        one, two = " ".join(row[1:5]), " ".join(row[5:9])
-        raise ConfigurationError(
-            f"invoices {one} and {two} have the same record id {row[0]!r}, by which Sage would replace one by the "
-            'other; make ids that differ, e.g. mapping={"id": "invoice.invoice_number"}.',
-            field="mapping",
-        )
+    item, upload = uploads.item, uploads.upload
+    known: dict[str, tuple[str, ...]] = {}
+    there = and_(item.c.status.in_(FROZEN_STATES), upload.c.conn_id == file.conn_id, upload.c.scope == file.scope)
+    same_id = item.c.record_key.in_([one.record_key for one in chunk])
+    columns = [item.c.record_key, *(item.c[n] for n in _KEY)]
+    joined = select(*columns).select_from(item.join(upload, upload.c.upload_id == item.c.upload_id))
+    found = connection.execute(joined.where(same_id, there)).all()
+    for record_key, *key in (*found, *((one.record_key, *one[:4]) for one in chunk)):
+        if (other := known.setdefault(record_key, (*key,))) != (*key,):
+            raise _same_record_key(f"{' '.join(other)} and {' '.join(key)}", record_key)
 
 
-def _same(one: Any, other: Any) -> Any:
-    return and_(*(one.c[name] == other.c[name] for name in _KEY))
+def _check_record_keys_within(uploads: Uploads, connection: Connection, upload_id: str) -> None:
+    item = uploads.item
+    bytewise = dialect_of(connection.dialect.name).bytewise(item.c.record_key)
+    twice = select(bytewise).where(item.c.upload_id == upload_id).group_by(bytewise).having(func.count() > 1)
+    record_key = connection.scalar(twice.limit(1))
+    if record_key is not None:
+        own = select(item.c.invoice_id).where(item.c.upload_id == upload_id, bytewise == record_key).limit(2)
+        raise _same_record_key(" and ".join(connection.scalars(own)), record_key)
+
+
+def _same_record_key(invoices: str, record_key: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"invoices {invoices} have the same record id {record_key!r}, by which Sage would replace one by the other;"
+        ' make ids that differ, e.g. mapping={"id": "invoice.invoice_number"}.',
+        field="mapping",
+    )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
 from airflow_cloudbilling.model import Outcome
 from airflow_cloudbilling.staging.posting import InvoiceKey
 from airflow_cloudbilling.staging.uploads import UNDECIDED, Upload, Uploads
-from airflow_cloudbilling.staging.uploads_intent import chunks
+from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
 _SHOWN = 5
 _SENT = ("intent", "submitted")  # of an item: its record has no result yet
@@ -109,11 +110,14 @@ class Results:
     def _post(self, connection: Connection, now: str) -> None:
         """Let the accepted invoices be posted."""
         item, invoice = self.uploads.item, self.uploads.staging.tables.invoice
-        same = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields))
-        accepted = exists().where(item.c.upload_id == self.upload.upload_id, item.c.status == "accepted", same)
-        reference = f"Sage {self.upload.tracking_id}"
-        values = {"posted_at": now, "posted_reference": reference}
-        connection.execute(update(invoice).where(invoice.c.posted_at.is_(None), accepted).values(values))
+        values = {"posted_at": now, "posted_reference": f"Sage {self.upload.tracking_id}"}
+        names = [item.c[n] for n in InvoiceKey._fields]
+        accepted = and_(item.c.upload_id == self.upload.upload_id, item.c.status == "accepted")
+        found = connection.execute(select(*names).where(accepted).order_by(*names))
+        for account, rows in groupby(found, key=lambda row: (row[0], row[1], row[2])):
+            for chunk in chunks(rows):
+                own = in_account(invoice, account, [row[3] for row in chunk])
+                connection.execute(update(invoice).where(own, invoice.c.posted_at.is_(None)).values(values))
 
     def _totals(self, connection: Connection) -> Mapping[str, int]:
         if not self._has_items:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.exact import canonical
@@ -19,11 +19,11 @@ from airflow_cloudbilling.staging.columns import AMOUNT
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
-from airflow_cloudbilling.staging.uploads_intent import chunks
+from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
 Row = dict[str, Any]
 REFUSED = ("rejected", "refused", "superseded", "withdrawn", "cancelled")  # an approval that is none
-_PAGE = 500  # invoices read at once
+_PAGE = 500  # keys read at once
 _LINES = 20_000  # lines read at once, of one invoice more if it has more
 
 
@@ -77,6 +77,7 @@ class Selection:
         invoice, item = tables.invoice, tables.upload_item
         free = posted = 0
         in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
+        self._let_the_database_learn()
         with self.staging.engine.connect() as connection:
             for part in self._parts(connection):
                 free += self._count(connection, and_(part, ~is_frozen(tables)))
@@ -113,53 +114,71 @@ class Selection:
                     for header in page:
                         yield header, lines.pop(header["invoice_id"], [])
 
-    def _parts(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
-        """Yield conditions that together choose the invoices, each those of one account."""
-        invoice, slices = self.staging.tables.invoice, self.staging.tables.slice_invoice
-        if self.approved:
-            for account, keys in groupby(sorted(self.hashes), key=lambda key: key[:3]):
-                for chunk in chunks(key.invoice_id for key in keys):
-                    yield and_(_account(invoice, *account), invoice.c.invoice_id.in_(chunk))
+    def _let_the_database_learn(self) -> None:
+        """Let PostgreSQL count tables that it has never counted; it takes them for empty and would walk them each time.
+
+        It does so by itself within minutes; the first upload may come right after the first import.
+        """
+        if self.staging.engine.dialect.name != "postgresql":
             return
-        of_period = and_(slices.c.kind == self.kind, slices.c.period == str(self.period))
+        tables = self.staging.tables
+        known = "SELECT 1 FROM pg_stats WHERE tablename = %s AND attname = 'invoice_id' LIMIT 1"
+        with self.staging.engine.begin() as connection:
+            for table in (tables.invoice, tables.invoice_line, tables.slice_invoice):
+                if connection.exec_driver_sql(known, (table.name,)).first() is None:
+                    name = connection.dialect.identifier_preparer.format_table(table)
+                    connection.exec_driver_sql(f"ANALYZE {name}")
+
+    def _parts(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
+        """Yield conditions that together choose the invoices, each a few hundred of one account by their ids.
+
+        Every database finds rows by ids, whatever it knows of its tables; a join may take hours where it knows nothing.
+        """
+        keys = iter(sorted(self.hashes)) if self.approved else self._keys(connection)
+        for account, of_account in groupby(keys, key=lambda key: key[:3]):
+            for chunk in chunks(key.invoice_id for key in of_account):
+                yield in_account(self.staging.tables.invoice, account, chunk)
+
+    def _keys(self, connection: Connection) -> Iterator[InvoiceKey]:
+        """Yield the keys of a period's invoices in their order, account by account."""
+        slices = self.staging.tables.slice_invoice
         names = [slices.c[n] for n in ("provider", "account", "kind")]
+        of_period = and_(slices.c.kind == self.kind, slices.c.period == str(self.period))
         for account in connection.execute(select(*names).where(of_period).distinct().order_by(*names)).all():
-            same = [slices.c[n] == invoice.c[n] for n in InvoiceKey._fields]
-            yield and_(_account(invoice, *account), exists().where(*same, slices.c.period == str(self.period)))
+            own = and_(*(slices.c[n] == value for n, value in account._mapping.items()), of_period)
+            query = select(slices.c.invoice_id).where(own).order_by(slices.c.invoice_id).limit(_PAGE)
+            page = list(connection.scalars(query))
+            while page:
+                yield from (InvoiceKey(account[0], account[1], account[2], invoice_id) for invoice_id in page)
+                page = list(connection.scalars(query.where(slices.c.invoice_id > page[-1])))
 
     def _count(self, connection: Connection, which: ColumnElement[bool]) -> int:
         counted = select(func.count()).select_from(self.staging.tables.invoice).where(which)
         return connection.scalar(counted) or 0
 
     def _pages(self, connection: Connection, which: ColumnElement[bool], raw: bool) -> Iterator[list[Row]]:
-        """Yield invoices of one account in their order, a page at a time that does not hold too many lines."""
+        """Yield invoices in their order, in pages that do not hold too many lines."""
         invoice = self.staging.tables.invoice
-        query = select(*_columns(invoice, raw)).where(which).order_by(invoice.c.invoice_id).limit(_PAGE)
-        last: ColumnElement[bool] | None = None
-        while True:
-            found = connection.execute(query if last is None else query.where(last)).mappings().all()
-            page: list[Row] = []
-            lines = 0
-            for row in found:
-                lines += row["line_count"]
-                if page and lines > _LINES:
-                    break
-                page.append(_exact(invoice, dict(row)))
-            connection.rollback()  # no snapshot is held while a page is written
-            if not page:
-                return
+        query = select(*_columns(invoice, raw)).where(which).order_by(invoice.c.invoice_id)
+        page: list[Row] = []
+        lines = 0
+        for row in connection.execute(query).mappings().all():
+            lines += row["line_count"]
+            if page and lines > _LINES:
+                yield page
+                page, lines = [], row["line_count"]
+            page.append(_exact(invoice, dict(row)))
+        if page:
             yield page
-            last = invoice.c.invoice_id > page[-1]["invoice_id"]
 
     def _lines(self, connection: Connection, page: list[Row], raw: bool) -> dict[str, list[Row]]:
         line, first = self.staging.tables.invoice_line, page[0]
-        ids = [header["invoice_id"] for header in page]
-        own = and_(_account(line, first["provider"], first["account"], first["kind"]), line.c.invoice_id.in_(ids))
+        account = first["provider"], first["account"], first["kind"]
+        own = in_account(line, account, [header["invoice_id"] for header in page])
         query = select(*_columns(line, raw)).where(own).order_by(line.c.invoice_id, line.c.line_number)
         lines: dict[str, list[Row]] = {}
         for row in connection.execute(query).mappings():
             lines.setdefault(row["invoice_id"], []).append(_exact(line, dict(row)))
-        connection.rollback()
         return lines
 
 
@@ -186,10 +205,6 @@ def approved(staging: Staging, close_id: str) -> Approved:
 
 def _hash(member: Any) -> str:
     return str(member["content_hash"] if isinstance(member, dict) else member[4])
-
-
-def _account(table: Table, provider: str, account: str, kind: str) -> ColumnElement[bool]:
-    return and_(table.c.provider == provider, table.c.account == account, table.c.kind == kind)
 
 
 def _columns(table: Table, raw: bool) -> list[ColumnElement[Any]]:
