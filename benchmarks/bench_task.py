@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from measuring import Result, memory, processor_seconds, turns
+from measuring import Result, bare_task, memory, processor_seconds, turns
 
 CLOUDBILLING, DLT = "cloudbilling", "dlt rest_api"
 CONTENDERS: dict[str, tuple[str, dict[str, Any]]] = {  # name → module and options
@@ -78,17 +78,6 @@ def measure(job: Job) -> Result:
         "turns": speed,
         "statements": statements,
     }
-
-
-def bare_task() -> None:
-    """Do what every task of Airflow has done before its own work begins."""
-    from airflow.sdk import BaseOperator
-
-    class Bare(BaseOperator):
-        def execute(self, context: Any) -> None:
-            """Do nothing."""
-
-    Bare(task_id="bare").execute({})
 
 
 def _counted() -> dict[str, int]:

@@ -21,7 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measuring import aligned, in_process, marked_down, memory, processor_seconds, tell, turns
+from measuring import aligned, bare_task, in_process, marked_down, memory, processor_seconds, tell, turns
 
 HERE = Path(__file__).parent
 PACKAGE = "airflow_cloudbilling"
@@ -234,7 +234,8 @@ def measure(case: Case) -> Result:
     """
     with vendor_of(case) as (connection, truth):
         os.environ["AIRFLOW_CONN_VENDOR"] = json.dumps(connection)
-        speed, bare = turns(), bare_task()
+        bare_task()
+        speed, bare = turns(), memory("VmRSS", reset=True)
         from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 
         names = {"conn_id": "vendor", "staging_conn_id": "erp_staging", "period": MONTH}
@@ -256,18 +257,6 @@ def _check(result: Result, truth: Result) -> None:
     counts = [(one["invoices"], one["lines"]) for one in (result, truth)]
     if staged != expected or totals.keys() != truth["totals"].keys() or counts[0] != counts[1]:
         raise SystemExit(f"expected {truth}; staged were {result}")
-
-
-def bare_task() -> int:
-    """Run an operator of Airflow's own that does nothing; return the bytes of memory that this process takes then."""
-    from airflow.sdk import BaseOperator
-
-    class Nothing(BaseOperator):
-        def execute(self, context: Any) -> None:
-            return None
-
-    Nothing(task_id="nothing").execute({})
-    return memory("VmRSS", reset=True)
 
 
 def _options() -> argparse.Namespace:
