@@ -146,10 +146,9 @@ def run(case: Case) -> Result:
         bench = Bench(case.database, Path(folder))
         bench.renew()
         try:
-            if case.arguments.get("archive"):
-                case = case._replace(arguments={"archive": f"{folder}/archive"})
+            placed = {"archive": f"{folder}/archive"} if case.arguments.get("archive") else case.arguments
             own = {"AIRFLOW_HOME": folder, "AIRFLOW_CONN_ERP_STAGING": json.dumps(bench.fields), **_BYTECODE}
-            found = in_process(__file__, {"case": case}, **own)
+            found = in_process(__file__, {"case": case._replace(arguments=placed)}, **own)
         finally:
             bench.drop()
     one = {**case._asdict(), "target": str(case.target), "met": case.target.met(found), **found}
