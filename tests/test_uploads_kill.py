@@ -154,12 +154,13 @@ def test_killed_with_every_request(
 
 
 def test_killed_at_every_statement(erp: Erp, vendor: Sandbox, sage: Any, children: Nursery) -> None:
-    whole = Month(erp, sage, 1)
+    Month(erp, sage, 1).dies(children)  # before the first one PostgreSQL is told to count its tables
+    whole = Month(erp, sage, 2)
     steps = whole.dies(children).steps
     assert steps > 60
     whole.check()
     stride = 1 if THOROUGH else 5 if erp.kind == "sqlite" else 17
-    for number, kill_at in enumerate([*range(1, steps, stride), steps], 2):
+    for number, kill_at in enumerate([*range(1, steps, stride), steps], 3):
         month = Month(erp, sage, number)
         died = month.dies(children, kill_at)
         assert died.signal == signal.SIGKILL, died
