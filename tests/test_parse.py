@@ -520,3 +520,13 @@ def test_a_reject_whose_text_is_not_kept_can_be_written_down() -> None:
         )
         assert isinstance(reject, Reject)
         assert reject.raw.encode() == rb'{"Id": "B-1", "Text": "half \ud800", "Net": "1.50", "Day": "7", "Ok": true}'
+
+
+@pytest.mark.parametrize("keep_raw", [True, False])
+def test_leaves_that_are_held_come_some_hundred_at_a_time(keep_raw: bool) -> None:
+    parts = [{"n": str(n)} for n in range(3000)]
+    body = json.dumps({"Orders": [{"Boxes": [{"Parts": parts}]}]}).encode()
+    found = [event for event in read(io.BytesIO(body), None, SHAPE, keep_raw=keep_raw) if event.leaves]
+    assert max(len(event.leaves) for event in found) <= 500
+    assert [leaf for event in found for leaf in event.leaves] == parts
+    assert [json.loads(raw) for event in found for raw in event.raws] == (parts if keep_raw else [])

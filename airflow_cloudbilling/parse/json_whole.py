@@ -18,6 +18,7 @@ from airflow_cloudbilling.parse.fields import fold
 
 LARGEST = 1024 * 1024  # bytes; some fifteen times as much in memory when decoded
 _NAMES_KEPT = 4096
+_LEAVES = 400  # in one event: what is made of the smallest leaves takes a hundred times their place
 _VALUES = msgspec.json.Decoder(float_hook=str)  # no float: numbers with a fraction stay as they were written
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -123,8 +124,9 @@ class Walk:
         elements = value if isinstance(value, list) else [value]
         raws = _elements(raw) if isinstance(value, list) else [raw]
         if level == self._leaf:
-            if elements:
-                yield Event(LEAVES, level, leaves=elements, raws=() if raw is None else list(map(_text, raws)))
+            for some in (slice(start, start + _LEAVES) for start in range(0, len(elements), _LEAVES)):
+                texts = () if raw is None else list(map(_text, raws[some]))
+                yield Event(LEAVES, level, leaves=elements[some], raws=texts)
             return
         for element, its_raw in zip(elements, raws or repeat(None), strict=False):
             if isinstance(element, dict):
