@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from decimal import Decimal
 
 import pytest
@@ -277,3 +278,22 @@ def test_the_longest_keys_fit(staging: Staging, erp: Erp) -> None:
     with pytest.raises(RejectedRecordsError, match="longer than 255"):
         load(staging, [Invoice("x" * 256, currency="EUR")], slice_)
     assert len(rows(erp, "slice_invoice")) == 1
+
+
+@pytest.mark.parametrize("error", [ValueError("the vendor's"), KeyboardInterrupt()], ids=["error", "ctrl-c"])
+def test_a_load_that_ends_while_rows_are_on_their_way_says_why_and_leaves_nothing(
+    staging: Staging, erp: Erp, error: BaseException
+) -> None:
+    def ending() -> Iterator[object]:
+        yield from invoices(range(1100))  # more lines than are sent at once
+        raise error
+
+    load(staging, invoices([1]))
+    before = dump(erp)
+    with pytest.raises(type(error)) as told:
+        load(staging, ending())
+    assert told.value is error
+    assert error.__context__ is None
+    assert dump(erp) == before
+    assert statuses(erp) == ["committed", "failed"]
+    assert load(staging, invoices([1])).merged.unchanged == 1
