@@ -6,14 +6,14 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages bench-limits check clean
+.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages bench-triggers bench-limits check clean
 .NOTPARALLEL:
 
 help: ## show this list
 	@echo "airflow-provider-cloudbilling"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(READY) ## import two months of invoices from a sandbox vendor into .demo/erp_staging.db, through Airflow
+demo: $(READY) ## import two months of invoices into .demo/erp_staging.db and send the sales to Sage, through Airflow
 	@$(PY) scripts/demo.py
 
 ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connections ready
@@ -23,7 +23,7 @@ test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses auto
 
 torture: $(READY) ## kill loads, sessions and copies at every step, on every database that the environment names
-	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py \
+	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py tests/test_uploads_kill.py \
 		tests/test_staging_databases.py tests/test_operators_invoices.py -k "kill or copies or databases"
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
@@ -45,6 +45,9 @@ bench-loader: ## load 300,000 rows into each database, beside executemany and Ai
 	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/.ready
 	@.venv-bench/bin/python -m pip install -q --no-deps -r benchmarks/requirements.txt
 	@.venv-bench/bin/python benchmarks/loader.py
+
+bench-triggers: $(READY) ## wait for 5,000 uploads to Sage in one triggerer
+	@$(PY) benchmarks/triggers.py
 
 bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other and eight at once
 	@$(PY) benchmarks/pages.py

@@ -19,7 +19,7 @@ from airflow_cloudbilling.sensors.sage import SageUploadSensor
 
 VENDOR, SAGE, STAGING = "twotcloud_default", "sage_connected_cloud_default", "erp_staging"
 # What Sage requires of an order and no cloud vendor's invoice states; a mapping may take it from elsewhere.
-ADDRESS = {"address1": "-", "city": "-", "postCode": "-", "telephone1": "-"}
+ADDRESS = {"address1": "-", "city": "-", "country": "NL", "postCode": "-", "telephone1": "-"}
 DEFAULTS = {
     "deliveryAddress": ADDRESS,
     "invoiceAddress": ADDRESS,
