@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
@@ -317,3 +318,21 @@ def test_a_password_and_rows_stay_out_of_errors(erp: Erp) -> None:
 def test_tables_of_two_schemas_are_told_apart() -> None:
     assert tables("a") is tables("a")
     assert tables("a").invoice.schema == "a"
+
+
+def test_a_slow_vendor_is_no_slow_statement(erp: Erp) -> None:
+    if erp.kind != "postgres":
+        return  # no other has rows on their way while the vendor is waited for
+    open_staging(erp)
+    staging = Staging(erp.engine())
+
+    @event.listens_for(staging.engine, "connect")
+    def limit(driver: Any, _: object) -> None:
+        driver.execute("SET statement_timeout = '1s'")
+        driver.commit()
+
+    with staging.load(OCTOBER) as one:
+        for item in invoices(range(1100)):  # more lines than are sent at once
+            one.add(item)
+        time.sleep(1.3)
+        assert one.commit().merged.new == 1100

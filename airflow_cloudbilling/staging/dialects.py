@@ -129,12 +129,21 @@ class PostgreSQL(Dialect):
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Send rows by COPY."""
-        with self.inserting(connection, table, names, block):
+        with self._copying(connection, table, names, block):
             pass
 
     @contextmanager
     def inserting(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
-        """Send rows by COPY, and wait at the end for the server to have taken them in."""
+        """Send rows by COPY, and wait at the end for the server to have taken them in.
+
+        The statement lasts as long as the next rows take to come: a server's limit must not end it for that.
+        """
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        with self._copying(connection, table, names, block):
+            yield
+
+    @contextmanager
+    def _copying(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
         sql = f"COPY {table} ({', '.join(names)}) FROM STDIN ({COPY_OPTIONS})"
         with _driver_cursor(connection) as cursor, cursor.copy(sql) as copy:
             copy.write(copy_text(block))
