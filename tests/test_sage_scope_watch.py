@@ -73,8 +73,10 @@ class Watching:
         await self.until(lambda: len(self.vendor.requests) >= before + times)
 
     async def stop(self) -> None:
+        """Cancel it once, as Airflow does; it ends."""
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        _, running = await asyncio.wait({self._task}, timeout=SECONDS)
+        assert not running
 
 
 def watching(
@@ -213,6 +215,49 @@ def test_a_connection_that_is_missing_or_changed_is_seen_without_a_restart(
         await watch.until(lambda: watch.events)
 
     assert len(watching(vendor, body)) == 1
+
+
+def test_watchers_of_a_connection_share_its_client(
+    vendor: Sandbox, sage: Sage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(vendor, monkeypatch, max_connections=2)
+    scopes = [f"Scope{number}" for number in range(20)]
+    sage.shelf.scopes |= dict.fromkeys(scopes, b"[]")
+    open_at_once = []
+
+    async def run() -> None:
+        before = sockets()
+        watches = [Watching(vendor, SageScopeTrigger(CONN_ID, scope, 0.1)) for scope in scopes]
+        asked = len(vendor.requests) + 10 * len(scopes)
+
+        def enough() -> bool:
+            open_at_once.append(sockets() - before)
+            return len(vendor.requests) >= asked and all(watch.events for watch in watches)
+
+        await watches[0].until(enough)
+        for watch in watches:
+            await watch.stop()
+
+    asyncio.run(run())
+    assert max(open_at_once) <= 2 * 2 + 4  # both ends of two connections, which are here, and one of each that closes
+
+
+def sockets() -> int:
+    """Return how many sockets this process has open."""
+    return sum(file.is_socket() for file in Path("/proc/self/fd").iterdir())
+
+
+def test_a_watch_that_is_cancelled_ends_whatever_it_is_doing(vendor: Sandbox, sage: Sage) -> None:
+    async def run() -> None:
+        for number in range(100):
+            watch = Watching(vendor, SageScopeTrigger(CONN_ID, "Products", 0.001))
+            if number % 2:
+                await watch.asked(1)  # what was asked for comes just now
+            else:
+                await asyncio.sleep(number / 2000)
+            await watch.stop()
+
+    asyncio.run(run())
 
 
 def test_airflow_takes_it_as_a_watcher_made_of_plain_values() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -57,24 +58,48 @@ class SageScopeTrigger(BaseEventTrigger):
         """Yield ``{conn_id, scope, sha256, size}`` for each new file."""
         seen = await self._remembered()
         pause = self.poll_interval * random.random()  # noqa: S311 # so that many do not march in step
-        while True:
-            await asyncio.sleep(pause)
-            found, pause = await self._look(seen)
-            if found == seen:
-                continue
-            if seen is None or found.sha256 != seen.sha256:
-                self.log.info("Scope %s has a new file of %d bytes.", self.scope, found.size)
-                told = {"conn_id": self.conn_id, "scope": self.scope, "sha256": found.sha256, "size": found.size}
-                yield TriggerEvent(told)  # type: ignore[no-untyped-call]
-            seen = found
-            await self._remember(found)  # after the event: one that comes twice does no harm, a lost one would
+        async with AsyncExitStack() as held:
+            while True:
+                await asyncio.sleep(pause)
+                found, pause = await self._ask(seen, held)
+                if found is None or found == seen:
+                    continue
+                if seen is None or found.sha256 != seen.sha256:
+                    yield self._told(found)
+                seen = found
+                await self._remember(found)  # after the event: one that comes twice does no harm, a lost one would
 
-    async def _look(self, seen: ScopeVersion | None) -> tuple[Any, float]:
-        """Return the state of the file, the one seen last where none can be had, and the seconds to wait."""
+    def _told(self, found: ScopeVersion) -> TriggerEvent:
+        self.log.info("Scope %s has a new file of %d bytes.", self.scope, found.size)
+        told = {"conn_id": self.conn_id, "scope": self.scope, "sha256": found.sha256, "size": found.size}
+        return TriggerEvent(told)  # type: ignore[no-untyped-call]
+
+    async def _ask(self, seen: ScopeVersion | None, held: AsyncExitStack) -> tuple[ScopeVersion | None, float]:
+        """Return what :meth:`_look` finds, and end when this is cancelled.
+
+        Before Python 3.12 ``wait_for``, which the client uses, may swallow a cancellation; ``wait`` does not.
+        """
+        looking = asyncio.create_task(self._look(seen, held))
+        try:
+            await asyncio.wait({looking})
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+        return looking.result()
+
+    async def _look(self, seen: ScopeVersion | None, held: AsyncExitStack) -> tuple[ScopeVersion | None, float]:
+        """Return the state of the file, the one seen last where none can be had, and the seconds to wait.
+
+        :param held: holds the client of the last good answer, which the next question uses.
+        """
         pause = self.poll_interval * random.uniform(0.9, 1.1)  # noqa: S311
         try:
-            async with shared_client(self.conn_id) as (hook, client):  # anew, so that a changed connection is seen
-                return await hook.ascope_version(self.scope, client, seen), pause
+            async with AsyncExitStack() as taken:
+                hook, client = await taken.enter_async_context(shared_client(self.conn_id))  # looks for a changed one
+                await held.aclose()
+                found = await hook.ascope_version(self.scope, client, seen)
+                held.push_async_callback(taken.pop_all().aclose)
+                return found, pause
         except ExpiredKeyError as error:
             self.log.warning("%s Nothing is seen until then.", error)
         except (CloudBillingError, AirflowNotFoundException) as error:
