@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from staged import Erp, open_staging, rows
+from test_staging_databases import SessionKiller
 
 from airflow_cloudbilling.errors import ConfigurationError, LoadError
 from airflow_cloudbilling.parse import Malformed
@@ -118,6 +119,31 @@ def test_a_reader_sees_a_snapshot_wholly_or_not_at_all(erp: Erp) -> None:
         assert keys(erp) == ["A", "B", "C"]
         snapshot.commit()
     assert len(keys(erp)) == 3000
+
+
+def test_a_session_killed_at_any_step_leaves_the_snapshot_before_or_the_one_after(erp: Erp) -> None:
+    if erp.kind == "sqlite":
+        return  # it has no sessions
+    staging, after = open_staging(erp), {"A": "1", "C": "4", "D": "5"}
+    load(staging, BEFORE)
+    counter = SessionKiller(erp, counted := Staging(erp.engine()), at=0)
+    load(counted, after)
+    new, failed = contents(erp), 0
+    load(staging, BEFORE)
+    old = contents(erp)
+    for at in range(1, counter.steps + 1):
+        SessionKiller(erp, victim := Staging(erp.engine()), at)
+        try:
+            load(victim, after)
+        except Exception:  # SQLAlchemy's, or the driver's own while rows are sent
+            failed += 1
+        assert contents(erp) in (old, new), f"half a snapshot after step {at}"
+        load(staging, BEFORE)
+    assert failed > 5
+
+
+def contents(erp: Erp) -> list[tuple[Any, ...]]:
+    return rows(erp, "scope_record", "record_key, content_hash")
 
 
 @pytest.mark.parametrize(("conn_id", "scope", "field"), [("c" * 251, "S", "conn_id"), ("c", "S" * 129, "scope")])

@@ -81,7 +81,7 @@ class Snapshot:
             self._connection.close()
 
     def add(self, row: ScopeRow) -> None:
-        """Take in one record, a few kilobytes at a time; nothing grows with their number."""
+        """Take in one record; they are sent in blocks, so that nothing grows with their number."""
         self.records += 1
         if self._batch.add((str(self.records), *row)):
             self._batch.flush()
