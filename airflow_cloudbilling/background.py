@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import wait
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _TURN = 0.0005  # seconds
+_PATIENCE = 0.02  # seconds
 
 
 class _Turns:
@@ -49,10 +51,15 @@ class BackgroundLoop:
         _TURNS.begin()
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Return the coroutine's result; an exception in the waiting thread cancels it."""
+    def run(self, work: Coroutine[Any, Any, _T], idle: Callable[[], None] = lambda: None) -> _T:
+        """Return the coroutine's result; an exception in the waiting thread cancels it.
+
+        :param idle: is called when the result is not there at once.
+        """
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
+            if not wait([future], _PATIENCE).done:
+                idle()
             return future.result()
         except BaseException:
             future.cancel()

@@ -74,6 +74,7 @@ class Client:
         self._quiet_until = 0.0  # on the monotonic clock: the vendor wants no request before
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: BackgroundLoop | None = None
+        self._idle: Callable[[], None] = lambda: None
         self._aborted = False
 
     # The synchronous world
@@ -102,16 +103,23 @@ class Client:
             self._report()
 
     def stream(
-        self, conversation: Conversation, on_reply: OnReply | None = None, pages: Pages | None = None
+        self,
+        conversation: Conversation,
+        on_reply: OnReply | None = None,
+        pages: Pages | None = None,
+        idle: Callable[[], None] = lambda: None,
     ) -> Iterator[Item]:
         """Drive a conversation in the calling thread and yield what it finds.
 
         :param on_reply: sees the good replies before the conversation does.
         :param pages: answers that were received before, and that are kept for a later part of the reading.
+        :param idle: is called, in the calling thread, when an answer is not there at once.
         """
+        self._idle = idle
         try:
             yield from drive(conversation, self.request, self._check_aborted, on_reply, self._in_flight.announce, pages)
         finally:
+            self._idle = lambda: None
             if self._background is not None:
                 self._background.run(self._forget())
                 self._report()
@@ -126,7 +134,7 @@ class Client:
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._background is None:
             self._background = BackgroundLoop("cloudbilling-http")
-        return self._background.run(work)
+        return self._background.run(work, self._idle)
 
     # The asynchronous world
 

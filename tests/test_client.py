@@ -690,3 +690,19 @@ def test_threads_take_short_turns_only_while_a_client_works() -> None:
         first.close()
         assert sys.getswitchinterval() < usual
     assert sys.getswitchinterval() == usual
+
+
+def test_a_caller_is_told_that_an_answer_takes_long_and_only_then() -> None:
+    told: list[float] = []
+
+    def script(answer: Answer) -> None:
+        if answer.path.endswith("1"):
+            time.sleep(0.3)
+        answer.give()
+
+    with serving(script) as server, client(server.url) as opened:
+        opened.request(GET).body.close()  # connects
+        list(opened.stream(pages(2, announced=False), idle=lambda: told.append(time.monotonic())))
+        asked = [answer.at for answer in server.seen]
+    assert len([moment for moment in told if moment > asked[2]]) == 1
+    assert told[-1] < asked[2] + 0.25

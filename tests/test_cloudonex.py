@@ -26,7 +26,7 @@ from airflow_cloudbilling.errors import (
     RefusedError,
     WaitError,
 )
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Stated
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Reject, Stated
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
 from airflow_cloudbilling.source import Again, Ask, Conversation, Item, Ok, Record, Refused, Reply, Request, singly
@@ -437,3 +437,22 @@ def test_replies_are_read_again_from_the_archive_without_a_verdict() -> None:
     reply: Reply = reply_to(asked(conversation), b'{"error": true, "message": "Invalid API Key"}')
     with pytest.raises(MalformedReplyError, match="Invalid API Key"):
         conversation.send(reply)
+
+
+@pytest.mark.parametrize("odd", [{"discount_type": ["p"]}, {"discount_type": {"a": 1}}, {"discount_type": None}])
+def test_an_odd_kind_of_discount_is_no_percentage(odd: dict[str, Any]) -> None:
+    line = {"description": "x", "qty": 1, "amount": "10", "discount_amount": "1", "total": "9", **odd}
+    record = {"id": 1, "date": "2026-10-05", "currency_iso_code": "EUR", "total": "9", "items": [line]}
+    conversation = SOURCE.invoices(Ask("sales", OCTOBER), settings())
+    reply = reply_to(asked(conversation), json.dumps({"success": True, "data": [record]}).encode())
+    (found,) = conversation.send(reply)  # type: ignore[misc]
+    assert found.discount == "1"
+
+
+@pytest.mark.parametrize("odd", [{"invoicenum": ["1"]}, {"cn": {"a": 1}}])
+def test_an_odd_number_rejects_its_invoice_alone(odd: dict[str, Any]) -> None:
+    record = {"id": "7", "date": "2026-10-05", "currency_iso_code": "EUR", "total": "9", "items": [], **odd}
+    conversation = SOURCE.invoices(Ask("sales", OCTOBER), settings())
+    found = conversation.send(reply_to(asked(conversation), json.dumps({"data": [record], "meta": 7}).encode()))
+    assert isinstance(found, Reject)
+    assert "invoice_number (invoicenum, cn)" in found.reason

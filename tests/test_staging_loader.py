@@ -297,3 +297,12 @@ def test_a_load_that_ends_while_rows_are_on_their_way_says_why_and_leaves_nothin
     assert dump(erp) == before
     assert statuses(erp) == ["committed", "failed"]
     assert load(staging, invoices([1])).merged.unchanged == 1
+
+
+def test_nothing_is_open_in_the_database_while_the_vendor_is_waited_for(staging: Staging) -> None:
+    with staging.load(OCTOBER) as opened:
+        for item in invoices(range(1200)):
+            opened.add(item)
+        opened.settle()
+        assert not opened.incoming._sender._connection.in_transaction()
+        opened.commit()

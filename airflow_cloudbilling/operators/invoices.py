@@ -131,7 +131,7 @@ class StageInvoicesOperator(LoadOperator):
             self._loading = load
             try:
                 conversation = hook.source.invoices(own, hook.settings)
-                self._fill(load, client.stream(conversation, keeper(load, archive, dropped), pages))
+                self._fill(load, client.stream(conversation, keeper(load, archive, dropped), pages, load.settle))
                 return load.commit()
             except WaitError:
                 pages.keep()

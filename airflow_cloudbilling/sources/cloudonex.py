@@ -244,7 +244,7 @@ class _Reading:
         last = items[-1]
         if isinstance(last, Invoice):
             if bare is not None and not has_items(record):
-                bare.append(record)
+                bare.append({**record, "id": last.invoice_id})
                 return
             self._computed += last.totals_origin == "computed"
         yield from items

@@ -58,7 +58,9 @@ class Page:
     def counters(self) -> Counters:
         """Return what the answer says of its place in the list; nothing where it has no ``meta``."""
         around = self._records.around
-        metas = [value for name, value in around.items() if fold(name) in ("meta", "pagination") and value]
+        metas = [
+            value for name, value in around.items() if fold(name) in ("meta", "pagination") and isinstance(value, dict)
+        ]
         said = {fold(name): value for name, value in (metas[0] if metas else around).items()}
         return Counters(*(_whole(said, names) for names in _COUNTERS))
 
@@ -151,7 +153,7 @@ class _Digest:
 
     def update(self, key: str) -> None:
         """Take in the next record's key."""
-        self._hash.update(f"{len(key)}:{key}".encode())
+        self._hash.update(f"{len(key)}:{key}".encode(errors="surrogatepass"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Digest) and self._hash.digest() == other._hash.digest()

@@ -180,8 +180,8 @@ class Reader(InvoiceReader):
 
     def _line_completed(self, record: Mapping[str, Any], values: Values) -> Values:
         line = dict(zip(LINE_NAMES, values, strict=True))
-        kind = next((text(value) for name, value in record.items() if fold(name) == "discounttype"), None)
-        if (kind or "").casefold().startswith("p") and line["discount"] not in (None, "0"):
+        kind = next((value for name, value in record.items() if fold(name) == "discounttype"), None)
+        if isinstance(kind, str) and kind.strip().casefold().startswith("p") and line["discount"] not in (None, "0"):
             line["discount"] = None  # a percentage
         elif "line.net_amount" not in self._mapped:
             line["net_amount"] = _line_net(line)
@@ -191,7 +191,10 @@ class Reader(InvoiceReader):
 
 
 def _number(said: Mapping[str, Any]) -> str | None:
-    return "".join(text(said.get(name)) or "" for name in ("invoicenum", "cn")) or None
+    try:
+        return "".join(text(said.get(name)) or "" for name in ("invoicenum", "cn")) or None
+    except Unreadable as error:
+        raise RecordError(f"field invoice_number (invoicenum, cn): {error}") from None
 
 
 def _document_type(said: Mapping[str, Any]) -> str | None:

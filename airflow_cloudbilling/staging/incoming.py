@@ -81,6 +81,10 @@ class Incoming:
         """Return the load's connection when nothing is being sent over it."""
         return self._sender.connection
 
+    def settle(self) -> None:
+        """Wait for what is being sent."""
+        self._sender.settle()
+
     def _create(self, tables: Tables) -> None:
         metadata = MetaData()
         late = (Column("sign", Integer()), Column("action", String(16)), Column("staged_period", String(32)))

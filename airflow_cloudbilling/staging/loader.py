@@ -143,6 +143,10 @@ class Load:
         else:
             self._take[type(item)](item)
 
+    def settle(self) -> None:
+        """Let the database finish with what it was sent: no transaction is open while the vendor is waited for."""
+        self.incoming.settle()
+
     def exchanged(self, url: str, status: int | None, sha256: str | None) -> None:
         """Note an exchange with the vendor for the request log; ``url`` carries no secret."""
         self._pages += 1

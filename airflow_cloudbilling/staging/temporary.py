@@ -45,11 +45,15 @@ class Sender:
     @property
     def connection(self) -> Connection:
         """Return the connection, when the database has taken in what was sent last."""
+        self.settle()
+        return self._connection
+
+    def settle(self) -> None:
+        """Wait for what is being sent."""
         if not self._sent:
             self._sent = True
             self._sending.close()
             self._connection.commit()
-        return self._connection
 
     def send(self, table: str, names: tuple[str, ...], block: bytes) -> None:
         """Send a block of rows in a transaction of its own."""
