@@ -6,8 +6,9 @@ from typing import IO
 
 from airflow_cloudbilling.parse.events import CLOSE, LEAVES, MEMBERS, OPEN, Event, Events, Malformed, Shape, first_bytes
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
-from airflow_cloudbilling.parse.invoices import InvoiceReader, Names, refuse_failure
+from airflow_cloudbilling.parse.invoices import InvoiceReader, refuse_failure
 from airflow_cloudbilling.parse.json_stream import read_json
+from airflow_cloudbilling.parse.names import Names
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding
 from airflow_cloudbilling.parse.spill import Spill
 from airflow_cloudbilling.parse.totals import RunningSum, Totals

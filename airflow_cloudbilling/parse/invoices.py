@@ -2,103 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
-from airflow_cloudbilling.errors import ConfigurationError, RecordError
+from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.parse.events import (
     CLOSE,
-    LARGEST_VALUE,
     LEAVES,
     MEMBERS,
     OPEN,
     Event,
     Events,
     Malformed,
-    Shape,
     windows,
 )
-from airflow_cloudbilling.parse.fields import Fields, Values, Wanted, flatten, fold
-from airflow_cloudbilling.parse.nesting import Nesting, Surrounding
-from airflow_cloudbilling.parse.records import json_text
+from airflow_cloudbilling.parse.fields import Fields, Values, Wanted, fold
+from airflow_cloudbilling.parse.header import Header, numbers_as_texts, said
+from airflow_cloudbilling.parse.names import LINE_NAMES, Names, line_fields, undivided_amounts
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
-from airflow_cloudbilling.parse.values import amount, shown, text
+from airflow_cloudbilling.parse.values import shown, text
 
-LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
 _LONGEST_REJECT = 64 * 1024
 _ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
 _NO = ("false", "0", "no")
 
-Table = Mapping[str, "tuple[Callable[[Any], str | None], tuple[str, ...]]"]
 Found = Iterator["list[InvoiceLine] | Invoice | Reject"]
-
-
-class Names(NamedTuple):
-    """Where a vendor's records hold the canonical values.
-
-    :param shape: how lists hold each other.
-    :param head: canonical name of an invoice → how it is read, and its dotted paths in the invoice's record.
-    :param line: the same of a line; paths may lead into a record around it by one of the prefixes in ``around``.
-    :param around: level → prefix, such as ``{2: "Customer."}``.
-    """
-
-    shape: Shape
-    head: Table
-    line: Table
-    around: Mapping[int, str]
-
-    def mapped(self, field_map: Mapping[str, str], conn_id: str) -> Names:
-        """Return the names with a user's ``field_map``, whose paths come first.
-
-        A name that invoices and lines both have means the invoice; ``line.<name>`` always means the line.
-
-        :raises ConfigurationError: for a name that is not known.
-        """
-        head, line = dict(self.head), dict(self.line)
-        for name, path in field_map.items():
-            bare = name.removeprefix("line.")
-            table, key = (head, name) if name in head else (line, bare)
-            if key not in table:
-                known = ", ".join([*head, *(n if n not in head else f"line.{n}" for n in line)])
-                raise ConfigurationError(
-                    f"{name!r} is no canonical name; known are {known}.", conn_id=conn_id, field="field_map"
-                )
-            read, paths = table[key]
-            table[key] = (read, (path, *paths))
-        return self._replace(head=head, line=line)
-
-
-class Header:
-    """What comes of one invoice besides its lines, and what is wrong with it."""
-
-    def __init__(self) -> None:
-        self.members: dict[str, Any] = {}
-        self.raws: list[tuple[str, str]] = []
-        self.bad: RecordError | None = None
-        self.leaves: list[Event] = []  # those in the present window
-        self._size = 0
-
-    def learn(self, event: Event) -> None:
-        """Take in some members."""
-        self._size += event.size
-        if self._size > LARGEST_VALUE:
-            self.bad = RecordError(f"expected less than {LARGEST_VALUE} characters besides the lines, came more")
-            return
-        self.members.update(event.members)
-        self.raws.extend(event.raws.items())
-        if "" in event.members:  # the record is none, or has a member without a name
-            del self.members[""]
-            self.raws = [(name, raw) for name, raw in self.raws if name]
-
-    @property
-    def flat(self) -> dict[str, Any]:
-        """Return the members with those of inner records under dotted names."""
-        return flatten(self.members)
 
 
 class InvoiceReader:
@@ -116,8 +47,9 @@ class InvoiceReader:
         self._sha256 = sha256
         self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
         self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
-        self._line, self._nesting = _line_fields(names)
-        self._money = _undivided_amounts(names)
+        self._line, self._nesting = line_fields(names)
+        self._money = undivided_amounts(names)
+        self._element = names.shape.lists[0].removesuffix("s")
         self._day_slot = list(names.head).index("issue_date")
         self._period = period
         self._steps = {OPEN: self._open, MEMBERS: self._learn, LEAVES: self._take_leaves, CLOSE: self._close}
@@ -203,7 +135,7 @@ class InvoiceReader:
         for number, (values, leaf, raw) in enumerate(zip(found, event.leaves, raws, strict=True), 1):
             if isinstance(values, RecordError):
                 error = RecordError(f"line {self._sum.lines + number}: {values.reason}")
-                self._spoil(error, raw or _said(leaf))
+                self._spoil(error, raw or said(leaf))
                 return
         lines = self._completed(event.leaves, found)
         self._sum.add([line[_NET] for line in lines], [line[_TAX] for line in lines])
@@ -225,14 +157,14 @@ class InvoiceReader:
     def _learn(self, event: Event) -> Found:
         """Take in what members say about the lines; yield the lines that were waiting for it."""
         if event.level == 0:
-            self.outside.update(_numbers_as_texts(event.members))
+            self.outside.update(numbers_as_texts(event.members))
         elif not self._bad:
             name, value = "", None
             try:
                 for name, value in event.members.items() if event.level > 1 or "" in event.members else ():
                     yield from self._learn_one(event.level, name, value)
             except RecordError as error:
-                self._spoil(error, event.raws.get(name) or _said(value))
+                self._spoil(error, event.raws.get(name) or said(value))
 
     def _learn_one(self, level: int, name: str, value: Any) -> Found:
         if not name:
@@ -259,7 +191,7 @@ class InvoiceReader:
                 raise values
             return self._invoice(dict(zip(self._names.head, values, strict=True)), header)
         except RecordError as error:
-            raw = "\n".join(part for part in (self._bad_raw, self._raw(header)) if part)
+            raw = "\n".join(part for part in (self._bad_raw, header.source_text(self._element)) if part)
             self.rejected_day = _readable(self._day, header.flat)
             return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, header.flat))
 
@@ -282,19 +214,10 @@ class InvoiceReader:
             "tax_amount": totals.tax,
             "gross_amount": totals.gross,
             "totals_origin": totals.origin,
-            "raw": self._raw(header) if self._keep_raw else None,
+            "raw": header.source_text(self._element) if self._keep_raw else None,
             "source_sha256": self._sha256,
         }
         return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
-
-    def _raw(self, header: Header) -> str:
-        """Return what was sent of the invoice besides its lists."""
-        if not header.raws:
-            return _said(header.members)
-        if header.raws[0][1].startswith("<"):
-            name = self._names.shape.lists[0].removesuffix("s")
-            return f"<{name}>{''.join(raw for _, raw in header.raws)}</{name}>"
-        return "{" + ", ".join([f"{_name(name)}: {raw}" for name, raw in header.raws]) + "}"
 
 
 def refuse_failure(reader: InvoiceReader) -> None:
@@ -304,31 +227,13 @@ def refuse_failure(reader: InvoiceReader) -> None:
     """
     flags = {fold(name): text(value) for name, value in reader.outside.items() if not isinstance(value, (dict, list))}
     failed = (flags.get("success") or "true").lower() in _NO or (flags.get("error") or "false").lower() not in _NO
-    said = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
-    if failed or (said and not reader.invoices):
+    complains = any(fold(name) in _ERROR_NAMES and value for name, value in reader.outside.items())
+    if failed or (complains and not reader.invoices):
         raise Malformed(f"it says that it failed: {shown(reader.outside, 200)}")
 
 
 def _no_object(what: str, value: Any) -> RecordError:
     return RecordError(f"expected an object with {what}, came {shown(value)}")
-
-
-@lru_cache(maxsize=1024)
-def _name(name: str) -> str:
-    return json_text(name)
-
-
-def _said(value: Any) -> str:
-    """Return a value whose source text was not kept as JSON, every number as a text."""
-    return json_text(_numbers_as_texts(value))
-
-
-def _numbers_as_texts(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _numbers_as_texts(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return list(map(_numbers_as_texts, value))
-    return str(value) if isinstance(value, int | Decimal) and not isinstance(value, bool) else value
 
 
 def _lines(rows: Iterable[Iterable[str | None]]) -> list[InvoiceLine]:
@@ -346,37 +251,3 @@ def stated_positive(totals: Totals) -> bool:
     """Whether a credit note's total is stated the EN 16931 way, as a positive amount."""
     decisive = totals.gross if totals.gross not in (None, "0") else totals.net
     return decisive not in (None, "0") and not str(decisive).startswith("-")
-
-
-def _undivided_amounts(names: Names) -> dict[str, str]:
-    """Return the folded names of members that are amounts themselves, not objects that hold one, with what they are."""
-    amounts = [(name, paths) for name, (reads, paths) in names.head.items() if reads is amount]
-    return {
-        fold(path): name
-        for name, paths in amounts
-        for path in paths
-        if not any(fold(other).startswith(f"{fold(path)}.") for other in paths)
-    }
-
-
-def _line_fields(names: Names) -> tuple[Fields, Nesting]:
-    """Split the lines' paths by the level that they lead to."""
-    own: list[Wanted] = []
-    around: dict[int, list[tuple[Wanted, int, bool]]] = {level: [] for level in range(2, names.shape.leaf)}
-    for slot, name in enumerate(LINE_NAMES):
-        read, paths = names.line[name]
-        level_of = [_level(path, names.around) for path in paths]
-        own.append(Wanted(name, read, tuple(path for path, level in zip(paths, level_of, strict=True) if not level)))
-        for level in set(level_of) - {0}:
-            prefix = len(names.around[level])
-            theirs = tuple(path[prefix:] for path, of in zip(paths, level_of, strict=True) if of == level)
-            around[level].append((Wanted(name, read, theirs), slot, level_of[0] == level))
-    levels = {
-        level: Surrounding([wanted for wanted, _, _ in each], [(slot, wins) for _, slot, wins in each])
-        for level, each in around.items()
-    }
-    return Fields(own), Nesting(levels)
-
-
-def _level(path: str, around: Mapping[int, str]) -> int:
-    return next((level for level, prefix in around.items() if path.lower().startswith(prefix.lower())), 0)

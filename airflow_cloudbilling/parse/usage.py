@@ -20,7 +20,7 @@ from airflow_cloudbilling.model import InvoiceLine
 from airflow_cloudbilling.parse.events import CHUNK
 from airflow_cloudbilling.parse.fields import Fields, Values, Wanted
 from airflow_cloudbilling.parse.files import buffered
-from airflow_cloudbilling.parse.invoices import LINE_NAMES, Table
+from airflow_cloudbilling.parse.names import LINE_NAMES, Table
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
 from airflow_cloudbilling.parse.values import Unreadable, amount, currency, day, shown, text
 

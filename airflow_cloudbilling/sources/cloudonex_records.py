@@ -33,7 +33,8 @@ from airflow_cloudbilling.parse import (
     text,
 )
 from airflow_cloudbilling.parse.fields import Values
-from airflow_cloudbilling.parse.invoices import LINE_NAMES, Header, Table
+from airflow_cloudbilling.parse.header import Header
+from airflow_cloudbilling.parse.names import LINE_NAMES, Table
 from airflow_cloudbilling.parse.records import json_text, listed
 
 SHAPE = Shape(lists=("invoices", "items"), marks=("id",), root="")

@@ -28,7 +28,7 @@ from airflow_cloudbilling.parse import (
     text,
     usage,
 )
-from airflow_cloudbilling.parse.invoices import Table
+from airflow_cloudbilling.parse.names import Table
 from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Ask

@@ -13,7 +13,7 @@ from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Notice, Reject
 from airflow_cloudbilling.parse import Malformed, Unreadable, clean, files, shown, usage
 from airflow_cloudbilling.parse.einvoice import read_einvoice, worth_trying
-from airflow_cloudbilling.parse.invoices import Table
+from airflow_cloudbilling.parse.names import Table
 from airflow_cloudbilling.source import Ask, Item, Reply
 from airflow_cloudbilling.sources.orange_documents import Listed
 

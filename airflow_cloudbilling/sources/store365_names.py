@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from airflow_cloudbilling.parse import Names, Shape, amount, country, currency, day, document_type, identifier, text
-from airflow_cloudbilling.parse.invoices import Table
+from airflow_cloudbilling.parse.names import Table
 
 # "Results": the list is called results; a group without pages comes as a bare list or object. XML has the same names in
 # PascalCase, under a root and around elements whose names the document does not say.

@@ -27,7 +27,7 @@ from airflow_cloudbilling.parse import (
     refuse_failure,
     text,
 )
-from airflow_cloudbilling.parse.invoices import Table
+from airflow_cloudbilling.parse.names import Table
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import (
