@@ -36,7 +36,7 @@ from airflow_cloudbilling.parse import (
     refuse_failure,
     text,
 )
-from airflow_cloudbilling.parse.invoices import LINE_NAMES
+from airflow_cloudbilling.parse.names import LINE_NAMES
 
 SHAPE = Shape(lists=("Orders", "Boxes", "Parts"), marks=("Header",), root="order")
 
