@@ -14,7 +14,7 @@ from urllib.parse import quote, quote_plus
 
 EXCERPT = 300
 _ECHO = 8  # characters of the shortest form that is looked for in bodies
-_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]*")
+_QUERY = re.compile(r"(https?:(?:\\?/){2}[^\s?'\"]+)\?[^\s'\"]*", re.IGNORECASE)  # JSON may write / as \/
 _REMEMBERED = 200  # secrets that the HTTP library's log is cleaned of: a triggerer sees a new token every hour
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks")
 

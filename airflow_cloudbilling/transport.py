@@ -15,7 +15,7 @@ import httpx
 
 from airflow_cloudbilling import __version__
 from airflow_cloudbilling.ahead import Asked
-from airflow_cloudbilling.errors import ConfigurationError, RefusedError
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, VendorError
 from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.values import Unreadable
 from airflow_cloudbilling.redaction import Secrets, clean, redact
@@ -112,7 +112,7 @@ class Transport:
                 return reply
             reply.body.close()
             if request.method != "GET" or request.configured:  # a request for a token carries secrets of its own
-                raise self._refused(f"{request.method} {reply.url} was redirected; only GET is followed.", reply.url)
+                raise self._elsewhere(request, reply)
             hop = replace(request, path=urljoin(where.url, location), params={}, configured=False)
         raise self._refused(f"GET {reply.url} was redirected more than {MAX_REDIRECTS} times.", reply.url)
 
@@ -164,6 +164,14 @@ class Transport:
 
     def _tells(self, path: str) -> bool:
         return any(form.decode() in text for text in (path, unquote(path)) for form in self._secrets.echoes)
+
+    def _elsewhere(self, request: Request, reply: Reply) -> VendorError:
+        """Return the error of a redirect that is not followed: 302 and 303 mostly follow what was carried out."""
+        message = f"{request.method} {reply.url} was redirected; only GET is followed."
+        if request.safe or reply.status not in (302, 303):
+            return self._refused(message, reply.url)
+        message += " It may have been carried out; look at the vendor's side, and compare host and paths."
+        return InDoubtError(message, conn_id=self.settings.conn_id, url=reply.url)
 
     def _refused(self, message: str, url: str) -> RefusedError:
         return RefusedError(message, conn_id=self.settings.conn_id, url=url)

@@ -236,6 +236,24 @@ def test_a_presigned_upload_without_its_address_has_sent_nothing(
     assert len(vendor.requests) == 1
 
 
+@pytest.mark.parametrize("url", [r"https:\/\/files.example\/x", "HTTPS://files.example/x"])
+def test_no_signature_is_quoted_however_its_address_is_written(
+    url: str, vendor: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor.serve(UPLOAD, '{"uploadUrl": "' + url + '?sig=signature-1"}')
+    with pytest.raises(MalformedReplyError, match="holds no tracking id") as caught:
+        upload(connect(vendor, monkeypatch, upload_strategy="presigned"))
+    assert "signature-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [302, 303])
+def test_an_upload_that_is_answered_with_a_redirect_is_in_doubt(status: int, vendor: Sandbox) -> None:
+    vendor.inject("redirect", match=UPLOAD, url=f"{vendor.url}/sage/api/files/7/tracking", status=status)
+    with pytest.raises(InDoubtError, match=r"was redirected.* may have been carried out"):
+        upload(SageConnectedCloudHook())
+    assert len(vendor.requests) == 1
+
+
 @pytest.mark.parametrize("body", ['{"success": false, "message": "no such scope"}', '{"error": true, "id": 7}'])
 def test_a_failure_inside_a_good_status_is_a_refusal(body: str, vendor: Sandbox) -> None:
     vendor.serve(UPLOAD, body)

@@ -206,8 +206,9 @@ def test_an_answer_without_a_key_is_named_and_the_old_one_stays(
     body: str, vendor: Sandbox, sage: Sage, store: FileStore
 ) -> None:
     vendor.serve(ROTATION, body)
-    with pytest.raises(MalformedReplyError, match=r"PATCH .*API key"):
+    with pytest.raises(MalformedReplyError, match=r"PATCH .*API key") as caught:
         SageConnectedCloudHook().rotate_api_key()
+    assert "key-of-another-name" not in str(caught.value)
     assert store.read(CONN_ID) is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
@@ -203,8 +203,10 @@ def moment(value: Any) -> datetime | None:
 
 
 def malformed(reply: Reply, settings: Settings, words: str) -> NoReturn:
-    """Raise for an answer that cannot be used, with the beginning of what came."""
-    said = excerpt(reply.head(), (), dropped=SECRET_NAMES)
+    """Raise for an answer that cannot be used, with the beginning of what came; of one that gives a secret its size."""
+    body = reply.request.json
+    gives_secret = isinstance(body, Mapping) and "secret" in body  # a key or a passcode, under whatever name it came
+    said = f"{reply.size} bytes" if gives_secret else excerpt(reply.head(), (), dropped=SECRET_NAMES)
     message = f"{reply.request.method} {reply.url}: {words}; came {said or 'nothing'}"
     raise MalformedReplyError(message, conn_id=settings.conn_id, url=reply.url, status=reply.status)
 
