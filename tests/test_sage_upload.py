@@ -16,6 +16,7 @@ from staged import OCTOBER, Erp, rows
 from uploading import SALES, Task, items, ledger, operator, seen_once, stage, upload
 
 from airflow_cloudbilling.errors import MalformedReplyError, UnavailableError
+from airflow_cloudbilling.operators import sage_outbox
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
@@ -233,6 +234,15 @@ def test_results_that_cannot_be_fetched_yet_leave_the_upload_to_a_retry(erp: Erp
     assert seen_once(sage)
 
 
+def test_a_long_wait_that_sage_asks_for_does_not_outlast_the_timeout(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    vendor.inject("status", match="/tracking", status=429, headers={"Retry-After": "5"}, times=None)
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match="next try goes on waiting"):
+        upload(timeout=0.5)
+    assert time.monotonic() - began < 4
+
+
 def test_an_expired_key_is_rotated_in_the_middle(erp: Erp, sage: Sage) -> None:
     stage(erp)
     sage.key_uses = 2
@@ -282,6 +292,36 @@ def test_an_answer_in_doubt_leaves_an_unknown_upload_until_a_person_decides(
     (tracking_id,) = sage.uploads  # it was carried out
     assert upload(Task(try_number=3), resolve="sent", tracking_id=tracking_id)["accepted"] == 5
     assert items(erp) == {"accepted": 5}
+    assert seen_once(sage)
+
+
+def test_an_id_that_another_upload_has_resolves_nothing(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    before = upload()["tracking_id"]
+    stage(erp, range(6))
+    vendor.inject("reset", match=POST, method="POST")
+    for ti in (Task("run-2"), Task("run-2", 2)):
+        with pytest.raises(AirflowFailException, match="nobody knows"):
+            upload(ti)
+    with pytest.raises(AirflowFailException, match="which is another file"):
+        upload(Task("run-2", 3), resolve="sent", tracking_id=before)  # left in the DAG from last time
+    assert ledger(erp) == ["accepted", "unknown"]
+
+
+def test_an_id_that_cannot_be_written_is_told(erp: Erp, sage: Sage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage(erp)
+    monkeypatch.setattr(sage_outbox, "_PAUSES", ())
+    erp.execute(
+        "CREATE TRIGGER out_of_order BEFORE UPDATE ON cloudbilling_upload BEGIN SELECT RAISE(ABORT, 'disk full'); END"
+    )
+    with pytest.raises(AirflowFailException) as caught:
+        upload()
+    (tracking_id,) = sage.uploads
+    assert f'resolve="sent" and tracking_id={tracking_id!r}' in str(caught.value)
+    erp.execute("DROP TRIGGER out_of_order")
+    with pytest.raises(AirflowFailException, match="nobody knows"):
+        upload(RETRY)
+    assert upload(Task(try_number=3), resolve="sent", tracking_id=tracking_id)["accepted"] == 5
     assert seen_once(sage)
 
 

@@ -297,6 +297,9 @@ def test_a_close_that_is_none_is_refused(uploads: Uploads, erp: Erp) -> None:
     close(erp, uploads.staging, [1], status="rejected")
     with pytest.raises(ConfigurationError, match="'C-1' is rejected"):
         approved(uploads.staging, "C-1")
+    erp.execute("UPDATE cloudbilling_close SET status = 'open'")
+    with pytest.raises(ConfigurationError, match="'C-1' is open, nobody has approved it yet"):
+        approved(uploads.staging, "C-1")
     erp.execute("UPDATE cloudbilling_close SET status = 'approved', invoices = '[[1]]'")
     with pytest.raises(ConfigurationError, match="does not list invoices"):
         approved(uploads.staging, "C-1")

@@ -100,7 +100,8 @@ class Following:
         """
         return UnavailableError(
             f"upload {self.upload.upload_id} ({self.upload.tracking_id}) has not ended in time; its last state is"
-            f" {state or self.watch.state}. It is not sent again: the next try goes on waiting.",
+            f" {state or self.watch.state}. It is not sent again: the next try goes on waiting. If Sage"
+            f' never got the file, run this task with resolve="not_sent" and tracking_id={self.upload.tracking_id!r}.',
             conn_id=self.hook.conn_id,
         )
 

@@ -108,7 +108,13 @@ class Outbox:
             raise ConfigurationError(f"{what!r} is neither 'sent' nor 'not_sent'.", field="resolve")
         if what == "sent" and not tracking_id:
             raise ConfigurationError("say as what Sage tracks it: the id that Sage shows.", field="tracking_id")
-        for upload in self._in_doubt(unit, what, tracking_id):
+        unknown = self._in_doubt(unit, what, tracking_id)
+        if what == "sent" and unknown and (other := self.uploads.tracked(self.hook.conn_id, tracking_id or "")):
+            message = (
+                f"{tracking_id!r} is upload {other.upload_id}, which is another file; look at Sage for this one's id."
+            )
+            raise ConfigurationError(message, field="tracking_id")
+        for upload in unknown:
             log.warning("Upload %s is resolved as %s, by a person's word.", upload.upload_id, what)
             if what == "sent":
                 self.uploads.sent(upload.upload_id, tracking_id or "")
@@ -231,6 +237,8 @@ class Outbox:
 
         :param told: the tracking id, once it was known.
         """
+        from sqlalchemy.exc import DBAPIError
+
         answered = 200 <= (getattr(error, "status", None) or 0) < 300  # good, by its status: something may be there
         not_taken = isinstance(error, RefusedError) and not answered
         if not_taken or (not told and not answered and isinstance(error, (UnavailableError, ConfigurationError))):
@@ -238,5 +246,9 @@ class Outbox:
             raise error
         if told:  # a retry asks Sage what it has under that id
             raise UnavailableError(f"{error} Sage tracks it as {told[0]}; the next try looks there.") from error
-        self.uploads.lost(upload_id)
-        self._doubt(self.uploads.get(upload_id), str(error))
+        try:
+            self.uploads.lost(upload_id)
+            upload = self.uploads.get(upload_id)
+        except DBAPIError:  # the next try finds that nobody knows; what is known now must not get lost
+            raise error from None
+        self._doubt(upload, str(error))

@@ -212,7 +212,7 @@ class SageUploadOperator(BaseOperator):
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.staging.uploads import Uploads
 
-        return Uploads(open_staging(self.staging_conn_id, self.schema))
+        return Uploads(open_staging(self.staging_conn_id, given(self.schema)))
 
     def _unit(self, context: Context, uploads: Uploads) -> Unit:
         from airflow_cloudbilling.operators.sage_units import Invoices, OwnFile
@@ -258,7 +258,7 @@ class SageUploadOperator(BaseOperator):
         """Wait for the end, here or in the triggerer, and return the result."""
         from airflow_cloudbilling.operators.sage_following import result_of
 
-        with following.hook.get_conn() as client:
+        with following.hook.get_conn(defer_after=self.poll_interval) as client:
             self._client = client
             if self._stop.is_set():
                 client.abort()

@@ -173,7 +173,7 @@ class SageUploadSensor(BaseSensorOperator):
         from airflow_cloudbilling.operators.sage_following import Following
         from airflow_cloudbilling.staging.uploads import Uploads
 
-        uploads = Uploads(open_staging(staging_conn_id, self.schema))
+        uploads = Uploads(open_staging(staging_conn_id, given(self.schema)))
         upload = uploads.tracked(self.conn_id, self.tracking_id)
         if upload is None:
             self.log.warning("The ledger of %s has no upload %s; only waiting.", staging_conn_id, self.tracking_id)

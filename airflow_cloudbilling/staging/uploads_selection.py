@@ -185,7 +185,7 @@ class Selection:
 def approved(staging: Staging, close_id: str) -> Approved:
     """Return an approved set.
 
-    :raises ConfigurationError: when there is none of this id, or its approval was refused.
+    :raises ConfigurationError: when there is none of this id, or nobody has approved it.
     """
     close = staging.tables.close
     with staging.engine.connect() as connection:
@@ -194,6 +194,9 @@ def approved(staging: Staging, close_id: str) -> Approved:
         raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
     if (row["status"] or "").lower() in REFUSED:
         raise ConfigurationError(f"close {close_id!r} is {row['status']}; nothing of it is sent.", field="close_id")
+    if row["approved_at"] is None and (row["status"] or "").lower() != "approved":
+        message = f"close {close_id!r} is {row['status'] or 'open'}, nobody has approved it yet; nothing of it is sent."
+        raise ConfigurationError(message, field="close_id")
     try:
         members = json.loads(row["invoices"] or "[]")
         hashes = {InvoiceKey.read(one if isinstance(one, dict) else one[:4]): _hash(one) for one in members}
