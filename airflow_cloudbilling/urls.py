@@ -80,6 +80,8 @@ def target(request: Request, settings: Settings) -> Target:
     """
     if not _SCHEME.match(request.path):
         url = f"{settings.base_url}/{request.path.lstrip('/')}"
+        if "?" in url:  # of an answer's relative address, which may be signed as well
+            return Target(url, f"{without_query(url)}?…", own=True)
         shown = f"{url}?{urlencode(request.params, quote_via=quote, safe='/:,')}" if request.params else url
         return Target(url, shown, own=True)
     shown = without_query(request.path)
@@ -120,7 +122,7 @@ def without_query(url: str) -> str:
 
 def signatures(url: str) -> list[str]:
     """Return what in an address lets anybody use it: the values of its query that are named like a signature."""
-    named = parse_qsl(url.partition("?")[2]) if _SCHEME.match(url) else ()
+    named = parse_qsl(url.partition("?")[2])
     return [value for name, value in named if _SIGNING.search(name) and len(value) >= 8]  # no ordinary word
 
 

@@ -246,6 +246,17 @@ def test_no_signature_is_quoted_however_its_address_is_written(
     assert "signature-1" not in str(caught.value)
 
 
+def test_a_signed_address_below_the_host_is_not_shown(
+    vendor: Sandbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    vendor.serve(UPLOAD, '{"trackingId": "9", "uploadUrl": "/uploads/9?sig=signature-1"}')
+    vendor.serve("/sage/uploads/9", Answer.text(403, "signature-1 has expired"))
+    with pytest.raises(RefusedError, match=r"PUT .*/uploads/9\?… was refused") as caught:
+        upload(connect(vendor, monkeypatch, upload_strategy="presigned"))
+    assert "signature-1" not in f"{caught.value}{caplog.text}"
+
+
 @pytest.mark.parametrize("status", [302, 303])
 def test_an_upload_that_is_answered_with_a_redirect_is_in_doubt(status: int, vendor: Sandbox) -> None:
     vendor.inject("redirect", match=UPLOAD, url=f"{vendor.url}/sage/api/files/7/tracking", status=status)

@@ -131,6 +131,12 @@ def test_with_the_ledger_it_writes_the_results(sent: dict[str, Any], erp: Erp) -
     assert sensor(sent, staging_conn_id="erp_staging").execute({}) == result
 
 
+def test_an_id_that_a_template_made_a_number_is_a_text(erp: Erp, vendor: Sandbox) -> None:
+    vendor.serve("/sage/api/files/7/tracking", '{"status": "accepted"}')
+    result = sensor({"tracking_id": 7}, staging_conn_id="erp_staging").execute({})
+    assert (result["tracking_id"], result["status"]) == ("7", "accepted")
+
+
 @pytest.mark.parametrize("with_ledger", [False, True])
 def test_a_refused_upload_fails_the_sensor_for_good(sent: dict[str, Any], sage: Sage, with_ledger: bool) -> None:
     sage.uploads[sent["tracking_id"]].statuses = ["validating", "Failed"]

@@ -287,6 +287,8 @@ def test_exactly_the_approved_set_is_chosen(uploads: Uploads, erp: Erp) -> None:
     selection = october(uploads.staging, approved=approved(uploads.staging, "C-1"))
     assert [item.invoice_id for item in chosen(selection)] == ["INV-1", "INV-3"]
     assert selection.differences() == []
+    with pytest.raises(ConfigurationError, match="'C-1' has no purchase invoices, it has sales"):
+        Selection(uploads.staging, "purchase", approved=approved(uploads.staging, "C-1"))
     load(uploads.staging, [*invoices([0, 2, 4]), *invoice(3, net="99")], SALES, allow_removals=True)
     assert selection.differences() == ["INV-3 was changed", "INV-1 is no longer staged"]
 

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.source import Source
 
 
-def given(value: str | None) -> str | None:
-    """Return a templated argument, or None when it was left out or rendered empty (a Param that is null: "None")."""
-    return value if value and value.strip() not in ("", "None") else None
+def given(value: object) -> str | None:
+    """Return a templated argument, or None when it was left out or rendered empty (a Param that is null: "None").
+
+    :param value: where a DAG renders native objects, an id of digits comes as a number.
+    """
+    text = "" if value is None else str(value)
+    return text if text.strip() not in ("", "None") else None
 
 
 def period_of(context: Context, period: str | None, timezone: str) -> Chosen:

@@ -121,9 +121,14 @@ class SageUploadSensor(BaseSensorOperator):
 
         return Watch(States(self.success_states, self.failure_states), self.poke_interval, math.inf)
 
+    @property
+    def _tracked(self) -> str:
+        """Sage's id of the upload; empty when there is none."""
+        return given(self.tracking_id) or ""
+
     def _look(self) -> dict[str, Any] | None:
         """Ask once; return the result when the upload has ended."""
-        if given(self.tracking_id) is None:
+        if not self._tracked:
             self.log.info("There is no upload to wait for: nothing was sent.")
             return {"tracking_id": None, "status": "empty", "result_uri": None}
         with failing_for_good():
@@ -143,13 +148,13 @@ class SageUploadSensor(BaseSensorOperator):
                     return None
 
     def _seen(self, hook: SageConnectedCloudHook, client: Client) -> dict[str, Any] | None:
-        tracking = hook.track(self.tracking_id, client)
+        tracking = hook.track(self._tracked, client)
         end = self._watch.said(tracking)
         self.log.info("Upload %s is %s.", self.tracking_id, self._watch.state)
         if end == "failed":
             message = f"Sage refused upload {self.tracking_id}: it is {self._watch.state}."
             raise RefusedError(message, conn_id=self.conn_id)
-        return {"tracking_id": self.tracking_id, "status": end, "result_uri": tracking.result_uri} if end else None
+        return {"tracking_id": self._tracked, "status": end, "result_uri": tracking.result_uri} if end else None
 
     def _recorded(self, following: Following, client: Client) -> dict[str, Any] | None:
         from airflow_cloudbilling.operators.sage_following import result_of
@@ -174,7 +179,7 @@ class SageUploadSensor(BaseSensorOperator):
         from airflow_cloudbilling.staging.uploads import Uploads
 
         uploads = Uploads(open_staging(staging_conn_id, given(self.schema)))
-        upload = uploads.tracked(self.conn_id, self.tracking_id)
+        upload = uploads.tracked(self.conn_id, self._tracked)
         if upload is None:
             self.log.warning("The ledger of %s has no upload %s; only waiting.", staging_conn_id, self.tracking_id)
             return None
@@ -185,7 +190,7 @@ class SageUploadSensor(BaseSensorOperator):
 
         trigger = SageUploadTrigger(
             conn_id=self.conn_id,
-            tracking_id=self.tracking_id,
+            tracking_id=self._tracked,
             deadline=deadline,
             poll_interval=self.poke_interval,
             outage=self.timeout,

@@ -51,6 +51,7 @@ class Selection:
     """Invoices of one kind: of a period's slices, or of an approved set.
 
     :param kind: ``sales`` …; None, of an approved set: all of them.
+    :raises ConfigurationError: when an approved set has none of the kind.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class Selection:
         self.hashes: dict[InvoiceKey, str] = {}
         if approved:
             self.hashes = {k: h for k, h in approved.hashes.items() if kind is None or k.kind == kind}
+            if approved.hashes and not self.hashes:
+                kinds = " and ".join(sorted({key.kind for key in approved.hashes}))
+                message = (
+                    f"close {approved.close_id!r} has no {kind} invoices, it has {kinds}; say which of them is meant."
+                )
+                raise ConfigurationError(message, field="kind")
 
     @property
     def words(self) -> str:
