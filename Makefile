@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-matrix torture bench bench-loader bench-pages bench-triggers bench-limits check clean
+.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-limits check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -25,6 +25,9 @@ test: $(READY) ## run the tests
 torture: $(READY) ## kill loads, sessions and copies at every step, on every database that the environment names
 	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py tests/test_uploads_kill.py \
 		tests/test_staging_databases.py tests/test_operators_invoices.py -k "kill or copies or databases"
+
+test-airflow: $(READY) ## run the tests that boot a whole Airflow, one after the other
+	@$(PY) -m pytest -m processes
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix

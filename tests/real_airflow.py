@@ -146,6 +146,10 @@ def real_airflow(home: Path) -> Iterator[RealAirflow]:
         for name in _COMMANDS:
             airflow.start(name)
         yield airflow
+    except AssertionError:
+        for log in sorted(home.rglob("*.log")):
+            print(log.name, *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
+        raise
     finally:
         airflow.stop()
 

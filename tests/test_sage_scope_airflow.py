@@ -15,6 +15,8 @@ from staged import Erp, rows
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.processes
+
 # What a trigger saw is not kept before Airflow 3.3: a triggerer that starts tells of the file again.
 RETOLD = int(tuple(map(int, version("apache-airflow-core").split(".")[:2])) < (3, 3))
 DAG_FILE = f"""

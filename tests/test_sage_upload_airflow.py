@@ -14,6 +14,8 @@ from uploading import DEFAULTS, items, ledger, seen_once, stage
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.processes
+
 DAG_FILE = f"""
 from airflow.sdk import DAG
 from airflow_cloudbilling.operators.sage import SageUploadOperator
