@@ -148,7 +148,7 @@ def real_airflow(home: Path) -> Iterator[RealAirflow]:
         yield airflow
     except AssertionError:
         for log in sorted(home.rglob("*.log")):
-            print(log.name, *log.read_text(errors="replace").splitlines()[-15:], sep="\n")
+            sys.stderr.write("\n".join([log.name, *log.read_text(errors="replace").splitlines()[-15:], ""]))
         raise
     finally:
         airflow.stop()
