@@ -189,7 +189,7 @@ def test_results_tell_what_became_of_each_record() -> None:
         [
             {"id": "1", "status": "Accepted", "errors": []},
             {"id": 2, "status": "rejected", "errors": ["no such customer", {"field": "tax", "message": "is odd"}]},
-            {"orderId": "3", "errors": [{"message": "late"}]},
+            {"orderId": "3", "errors": [{"message": "late, see https://files.example/3?sig=abc"}]},
             {"recordId": "4"},
             {"id": "5", "success": False, "message": "closed\nbooks"},
             {"id": "6", "status": "parked", "message": "for review"},
@@ -197,7 +197,7 @@ def test_results_tell_what_became_of_each_record() -> None:
     ) == [
         ("1", "accepted", ""),
         ("2", "rejected", "no such customer; tax is odd"),
-        ("3", "rejected", "late"),
+        ("3", "rejected", "late, see https://files.example/3?…"),
         ("4", "accepted", ""),
         ("5", "rejected", "closed books"),
         ("6", "unknown", "Sage's word for it is 'parked'; for review"),

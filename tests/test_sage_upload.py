@@ -22,6 +22,7 @@ from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.uploads import Uploads
+from airflow_cloudbilling.staging.uploads_sending import sending
 
 RETRY = Task(try_number=2)
 POST = "/api/files/Orders"
@@ -378,6 +379,18 @@ def test_a_presigned_upload_that_never_arrives_is_waited_for_and_can_be_given_up
     sage.contents.clear()
     assert upload(Task(try_number=3), resolve="not_sent", tracking_id=tracking_id)["accepted"] == 5
     assert seen_once(sage)
+
+
+def test_an_upload_that_is_still_being_sent_is_not_given_up(erp: Erp, sage: Sage) -> None:
+    staging = stage(erp)
+    sent = upload(wait=False)
+    word = {"resolve": "not_sent", "tracking_id": sent["tracking_id"]}
+    with (
+        sending(staging.engine, sent["upload_id"]),
+        pytest.raises(UnavailableError, match="is still being sent by task"),
+    ):
+        upload(Task("run-2"), **word)
+    assert ledger(erp) == ["submitted"]
 
 
 def test_a_worker_that_finds_another_one_sending_waits_for_it(erp: Erp, vendor: Sandbox, sage: Sage) -> None:

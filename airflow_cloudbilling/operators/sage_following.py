@@ -124,7 +124,8 @@ class Following:
             return
         what = f"{upload.rejected_count or 0} of {upload.record_count or 0} records of {name} were rejected"
         if ended.unknown:
-            what += f", {ended.unknown} have an outcome that is not known: look at Sage, then release or mark them"
+            what += f", {ended.unknown} have an outcome that is not known: look at Sage, then"
+            what += " mark them with MarkPostedOperator, or release them with staging.posting.Posting"
         if fail_on_rejected:
             raise RefusedError(f"{what}; what was rejected may go again.{told}", conn_id=self.hook.conn_id)
         log.warning("%s.%s", what, told)

@@ -103,6 +103,7 @@ class Outbox:
         :param tracking_id: Sage's id, of one that was sent; with ``not_sent`` it names an upload that Sage never got
             although it gave an id.
         :raises ConfigurationError: when that makes no sense.
+        :raises UnavailableError: when it is still being sent.
         """
         if what not in ("sent", "not_sent"):
             raise ConfigurationError(f"{what!r} is neither 'sent' nor 'not_sent'.", field="resolve")
@@ -125,7 +126,7 @@ class Outbox:
         """Return the uploads that a person's word is about."""
         related = self._related(unit)
         if what == "not_sent" and tracking_id:
-            return [upload for upload in related if upload.tracking_id == tracking_id]
+            return [self._at_rest(upload) for upload in related if upload.tracking_id == tracking_id]
         unknown = [upload for upload in related if upload.status == "unknown"]
         if what == "sent" and len(unknown) > 1:
             ids = ", ".join(upload.upload_id for upload in unknown)
@@ -134,6 +135,21 @@ class Outbox:
         if not unknown:
             log.info("No upload of this is unknown; resolve=%r is not needed.", what)
         return unknown
+
+    def _at_rest(self, upload: Upload) -> Upload:
+        """Return an upload that has its id, unless its file is still going out: of a presigned one that comes later.
+
+        :raises UnavailableError: when it does.
+        """
+        from airflow_cloudbilling.staging.uploads_sending import is_sending
+
+        if is_sending(self.uploads.engine, upload.upload_id):
+            raise self._too_early(upload)
+        return upload
+
+    def _too_early(self, upload: Upload) -> UnavailableError:
+        message = f"Upload {upload.upload_id} is still being sent by {upload.sender}; try again later."
+        return UnavailableError(message, conn_id=self.hook.conn_id)
 
     def _related(self, unit: Unit) -> list[Upload]:
         own = self.uploads.of_task(self.run, self.hook.conn_id, self.scope)
@@ -155,8 +171,7 @@ class Outbox:
                 log.info("Upload %s is being sent by %s; waiting for it.", upload.upload_id, upload.sender)
                 told = True
             if time.time() >= deadline or self.stop.wait(_LOOK):
-                message = f"Upload {upload.upload_id} is still being sent by {upload.sender}; try again later."
-                raise UnavailableError(message, conn_id=self.hook.conn_id)
+                raise self._too_early(upload)
         if upload.status == "unknown":
             self._doubt(upload)
         return upload

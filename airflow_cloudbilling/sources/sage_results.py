@@ -13,7 +13,7 @@ from airflow_cloudbilling.model import Outcome
 from airflow_cloudbilling.parse.events import Malformed
 from airflow_cloudbilling.parse.fields import fold
 from airflow_cloudbilling.parse.records import Records
-from airflow_cloudbilling.redaction import clean
+from airflow_cloudbilling.redaction import clean, without_queries
 from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, folded_status
 
 SUCCESS_STATES = ("accepted",)
@@ -123,5 +123,5 @@ def _text(value: Any) -> str:
     elif isinstance(value, Mapping):
         text = " ".join(filter(None, (_text(each) for each in value.values())))
     else:
-        text = "" if value is None or isinstance(value, bool) else clean(str(value))
+        text = "" if value is None or isinstance(value, bool) else without_queries(clean(str(value)))
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
