@@ -165,6 +165,7 @@ def test_rejected_records_fail_the_task_with_sages_words_and_may_go_again(erp: E
     again = upload(Task(try_number=2))
     assert (again["records"], again["accepted"]) == (2, 2)
     assert sage.records["INV-0"] == 1
+    assert upload(Task("run-2"))["status"] == "accepted"  # nothing is rejected any more
 
 
 def test_rejected_records_may_be_tolerated(erp: Erp, sage: Sage, caplog: pytest.LogCaptureFixture) -> None:

@@ -152,6 +152,19 @@ def test_a_failed_file_frees_its_invoices_but_those_that_sage_accepted(uploads: 
     assert len(rows(erp, "invoice", "invoice_id", "posted_at IS NOT NULL")) == 1
 
 
+@pytest.mark.parametrize(("status", "said"), [("accepted", "rejected"), ("failed", "accepted")])
+def test_when_sage_knows_records_by_other_ids_a_person_looks(
+    uploads: Uploads, erp: Erp, status: str, said: str
+) -> None:
+    upload = sent(uploads)
+    end = ended(uploads, upload, status, [Outcome("SAGE-77", said)])
+    assert (end.unknown, end.strangers) == (5, 1)
+    assert set(items(erp).values()) == {"unknown"}
+    assert rows(erp, "invoice", "invoice_id", "posted_at IS NOT NULL") == []
+    assert chosen(october(uploads.staging)) == []
+    assert Results(uploads, uploads.get(upload.upload_id)).told().unknown == 5
+
+
 def test_an_end_is_written_once(uploads: Uploads, erp: Erp) -> None:
     upload = sent(uploads)
     ended(uploads, upload, outcomes=[Outcome("INV-1", "rejected", "no")])

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
     from airflow_cloudbilling.staging.uploads_results import Ended
 
+_DOUBT = "look at Sage, then mark them with MarkPostedOperator, or release them with staging.posting.Posting"
+
 log = logging.getLogger(__name__)
 
 
@@ -116,16 +118,15 @@ class Following:
         said = "; ".join(filter(None, (self._words, *shown(ended.first))))
         name = f"upload {upload.upload_id} ({upload.tracking_id})"
         told = f" Sage says: {said}." if said else ""
+        doubt = f"{ended.unknown} have an outcome that is not known: {_DOUBT}" if ended.unknown else ""
         if upload.status == "failed":
-            message = f"Sage refused {name} with {upload.record_count or 0} records; they may go again.{told}"
+            again = f"of them {doubt}; the others may go again" if doubt else "they may go again"
+            message = f"Sage refused {name} with {upload.record_count or 0} records; {again}.{told}"
             raise RefusedError(message, conn_id=self.hook.conn_id)
-        refused = (upload.rejected_count or 0) + ended.unknown
-        if not refused:
+        if not (ended.rejected or doubt):
             return
-        what = f"{upload.rejected_count or 0} of {upload.record_count or 0} records of {name} were rejected"
-        if ended.unknown:
-            what += f", {ended.unknown} have an outcome that is not known: look at Sage, then"
-            what += " mark them with MarkPostedOperator, or release them with staging.posting.Posting"
+        what = f"{ended.rejected} of {upload.record_count or 0} records of {name} were rejected"
+        what += f", {doubt}" if doubt else ""
         if fail_on_rejected:
             raise RefusedError(f"{what}; what was rejected may go again.{told}", conn_id=self.hook.conn_id)
         log.warning("%s.%s", what, told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
 from airflow_cloudbilling.model import Outcome
+from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.posting import InvoiceKey
 from airflow_cloudbilling.staging.uploads import UNDECIDED, Upload, Uploads
 from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
@@ -24,12 +26,14 @@ class Ended(NamedTuple):
 
     :param upload: as the ledger has it now.
     :param first: the first records that were not accepted, with Sage's words.
+    :param rejected: how many records were rejected and are to go again; what went again, or was posted, is settled.
     :param unknown: how many records there are of which Sage's word is not known; a person looks.
     :param strangers: how many records the result has that the file has not.
     """
 
     upload: Upload
     first: tuple[Outcome, ...] = ()
+    rejected: int = 0
     unknown: int = 0
     strangers: int = 0
 
@@ -46,12 +50,13 @@ class Results:
         self.upload = upload
         self._first: list[Outcome] = []
         self._counts = {"accepted": 0, "unknown": 0, "rejected": 0}  # of the result's records
-        self._matched = 0
+        self._strangers = Counter[str]()  # outcomes of records that the file has not
 
     def end(self, status: str, outcomes: Iterable[Outcome] = (), result_uri: str | None = None) -> Ended:
         """Write how the upload ended; its accepted invoices are posted, the others may go again.
 
-        A record that the result does not name shares the fate of the file.
+        A record that the result does not name shares the fate of the file, unless the result says otherwise of records
+        that the file has not: Sage may know it by another id, and a person looks.
 
         :param status: ``accepted`` or ``failed``.
         :param outcomes: of the records, as they come; of two for one record the worse counts.
@@ -62,18 +67,20 @@ class Results:
         with uploads.locked(uploads.accounts(self.upload)) as connection:
             chosen = select(uploads.upload.c.status).where(uploads.upload.c.upload_id == upload_id)
             if connection.scalar(chosen) not in UNDECIDED:
-                return Ended(uploads.get(upload_id), self._told(connection))
+                return self._before(connection)
             now = uploads.staging.ledger.now(connection)
             for chunk in chunks(outcomes):
                 self._write(connection, chunk, now)
             unnamed = and_(uploads.item.c.upload_id == upload_id, uploads.item.c.status.in_(_SENT))
-            connection.execute(update(uploads.item).where(unnamed).values(status=status, ended_at=now))
+            connection.execute(update(uploads.item).where(unnamed).values(status=self._fate(status), ended_at=now))
             self._post(connection, now)
             values = {"status": status, "ended_at": now, "result_uri": result_uri, **self._totals(connection)}
             of_upload = uploads.upload.c.upload_id == upload_id
             connection.execute(update(uploads.upload).where(of_upload).values(values))
-        strangers = sum(self._counts.values()) - self._matched if self._has_items else 0
-        return Ended(uploads.get(upload_id), tuple(self._first), self._counts["unknown"], strangers)
+            unknown = self._open(connection, "unknown") if self._has_items else self._counts["unknown"]
+        strangers = self._strangers.total() if self._has_items else 0
+        ended = uploads.get(upload_id)
+        return Ended(ended, tuple(self._first), ended.rejected_count or 0, unknown, strangers)
 
     @property
     def _has_items(self) -> bool:
@@ -82,7 +89,17 @@ class Results:
     def told(self) -> Ended:
         """Return how the upload has ended before."""
         with self.uploads.engine.connect() as connection:
-            return Ended(self.uploads.get(self.upload.upload_id), self._told(connection))
+            return self._before(connection)
+
+    def _before(self, connection: Connection) -> Ended:
+        upload = self.uploads.get(self.upload.upload_id)
+        rejected = self._open(connection, "rejected") if self._has_items else upload.rejected_count or 0
+        return Ended(upload, self._told(connection), rejected, self._open(connection, "unknown"))
+
+    def _fate(self, status: str) -> str:
+        """Return what becomes of records that the result does not name."""
+        same = "accepted" if status == "accepted" else "rejected"
+        return status if set(self._strangers) <= {same} else "unknown"
 
     def _write(self, connection: Connection, chunk: list[Outcome], now: str) -> None:
         item = self.uploads.item
@@ -98,7 +115,8 @@ class Results:
         of_upload = item.c.upload_id == self.upload.upload_id
         found = connection.execute(select(*names).where(of_upload, item.c.record_key.in_(list(said)))).all()
         keys = [row for row in found if row[4] in said]  # databases may take A for a
-        self._matched += sum(1 for outcome in chunk if outcome.record_key in {row[4] for row in keys})
+        named = {row[4] for row in keys}
+        self._strangers.update(outcome.status for outcome in chunk if outcome.record_key not in named)
         for status, earlier in _REPLACED.items():
             rows = [_bound(row, said[row[4]], now) for row in keys if said[row[4]].status == status]
             if rows:
@@ -132,6 +150,15 @@ class Results:
         by_status = {row[0]: row[1] for row in connection.execute(grouped.group_by(item.c.status))}
         refused = by_status.get("rejected", 0) + by_status.get("failed", 0)
         return {"accepted_count": by_status.get("accepted", 0), "rejected_count": refused}
+
+    def _open(self, connection: Connection, status: str) -> int:
+        """Count the invoices that ended so and were neither posted nor sent again since."""
+        tables = self.uploads.staging.tables
+        item, invoice = tables.upload_item.alias(), tables.invoice
+        same = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields))
+        settled = is_frozen(tables) if status == "rejected" else invoice.c.posted_at.is_not(None)
+        ended = and_(item.c.upload_id == self.upload.upload_id, item.c.status == status, ~settled)
+        return connection.scalar(select(func.count()).select_from(item.join(invoice, same)).where(ended)) or 0
 
     def _told(self, connection: Connection) -> tuple[Outcome, ...]:
         """Return the first records that were not accepted, as the ledger has them."""
