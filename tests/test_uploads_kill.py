@@ -76,7 +76,8 @@ class Month:
 
     def retry(self, try_number: int, **arguments: Any) -> dict[str, Any] | Exception:
         """Run a later try, and return its result or what ended it."""
-        arguments = {"period": self.period.key, "timeout": 2, **arguments}
+        # what Sage never got ends with the second try's timeout; a busy machine may take long for what it got
+        arguments = {"period": self.period.key, "timeout": 5 if try_number == 2 else 60, **arguments}
         try:
             return upload(Task(self.run, try_number), **arguments)
         except (AirflowFailException, UnavailableError) as error:
@@ -141,6 +142,8 @@ def test_killed_with_every_request(
     connect(vendor, monkeypatch, upload_strategy=strategy)
     killed = 0
     moments = [(at, when) for at in range(1, REQUESTS[strategy] + 1) for when in ("before", "during", "after")]
+    if erp.kind == "sqlite" and not THOROUGH:
+        moments = moments[:: 2 if strategy == "direct" else 3]
     if erp.kind != "sqlite" and not THOROUGH:
         moments = [one for one in moments if one in ((1, "before"), (1, "during"), (2, "before"), (5, "during"))]
     for number, (at, when) in enumerate(moments, 1):
@@ -159,7 +162,7 @@ def test_killed_at_every_statement(erp: Erp, vendor: Sandbox, sage: Any, childre
     steps = whole.dies(children).steps
     assert steps > 60
     whole.check()
-    stride = 1 if THOROUGH else 5 if erp.kind == "sqlite" else 17
+    stride = 1 if THOROUGH else 9 if erp.kind == "sqlite" else 25
     for number, kill_at in enumerate([*range(1, steps, stride), steps], 3):
         month = Month(erp, sage, number)
         died = month.dies(children, kill_at)
