@@ -143,7 +143,7 @@ def test_killed_with_every_request(
     killed = 0
     moments = [(at, when) for at in range(1, REQUESTS[strategy] + 1) for when in ("before", "during", "after")]
     if erp.kind == "sqlite" and not THOROUGH:
-        moments = moments[:: 2 if strategy == "direct" else 3]
+        moments = moments[::2]
     if erp.kind != "sqlite" and not THOROUGH:
         moments = [one for one in moments if one in ((1, "before"), (1, "during"), (2, "before"), (5, "during"))]
     for number, (at, when) in enumerate(moments, 1):
