@@ -12,6 +12,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.reconcile import MarkPostedOperator
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
+from airflow_cloudbilling.staging.uploads_sending import sending
 
 
 @pytest.fixture
@@ -92,6 +93,19 @@ def test_an_open_upload_freezes_too_and_release_ends_it(staging: Staging, erp: E
     Posting(staging).release(keys(1), "A. Controller", "never sent")
     assert rows(erp, "upload_item", "status") == [("released",)]
     assert load(staging, changed).merged.changed == 1
+
+
+def test_what_is_on_its_way_to_sage_is_not_released(staging: Staging, erp: Erp) -> None:
+    erp.execute(
+        "INSERT INTO cloudbilling_upload_item (upload_id, provider, account, kind, invoice_id, status) "
+        "VALUES ('u1', 'twotcloud', '10001', 'purchase', 'INV-1', 'intent')"
+    )
+    with sending(staging.engine, "u1"), pytest.raises(ConfigurationError, match="upload u1"):
+        Posting(staging).release(keys(1), "A. Controller", "in a hurry")
+    erp.execute("UPDATE cloudbilling_upload_item SET status = 'submitted'")
+    with pytest.raises(ConfigurationError, match="'INV-1' is on its way"):
+        Posting(staging).release(keys(1), "A. Controller", "in a hurry")
+    assert rows(erp, "upload_item", "status") == [("submitted",)]
 
 
 def test_many_invoices_are_marked_in_chunks(staging: Staging, erp: Erp) -> None:

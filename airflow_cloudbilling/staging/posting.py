@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES
 from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.revisions import RULES
+from airflow_cloudbilling.staging.uploads_sending import is_sending
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.staging.loader import Staging
@@ -67,13 +69,16 @@ class Posting:
         :raises ConfigurationError: when one is not staged; of its account then none is marked.
         """
         marked = 0
-        for connection, account, ids in self._accounts(keys):
-            self._check_staged(connection, account, ids)
-            invoice = self.tables.invoice
-            values = {"posted_at": self.staging.ledger.now(connection), "posted_reference": reference}
-            for chunk in _chunks(ids):
-                fresh = and_(self._of(invoice, account), invoice.c.invoice_id.in_(chunk), invoice.c.posted_at.is_(None))
-                marked += connection.execute(update(invoice).where(fresh).values(values)).rowcount
+        with closing(self._accounts(keys)) as accounts:  # an error ends the lock at once
+            for connection, account, ids in accounts:
+                self._check_staged(connection, account, ids)
+                invoice = self.tables.invoice
+                values = {"posted_at": self.staging.ledger.now(connection), "posted_reference": reference}
+                for chunk in _chunks(ids):
+                    fresh = and_(
+                        self._of(invoice, account), invoice.c.invoice_id.in_(chunk), invoice.c.posted_at.is_(None)
+                    )
+                    marked += connection.execute(update(invoice).where(fresh).values(values)).rowcount
         return marked
 
     def release(self, keys: Iterable[InvoiceKey], who: str, reason: str) -> int:
@@ -81,12 +86,15 @@ class Posting:
 
         :param who: the person who says so; kept with ``reason`` in the findings that this resolves.
         :returns: how many were released.
+        :raises ConfigurationError: for one that is on its way to Sage: released, it could go a second time.
         """
         released = 0
-        for connection, account, ids in self._accounts(keys):
-            self._check_staged(connection, account, ids)
-            for chunk in _chunks(ids):
-                released += self._thaw(connection, account, chunk, who, reason)
+        with closing(self._accounts(keys)) as accounts:  # an error ends the lock at once
+            for connection, account, ids in accounts:
+                self._check_staged(connection, account, ids)
+                self._check_at_rest(connection, account, ids)
+                for chunk in _chunks(ids):
+                    released += self._thaw(connection, account, chunk, who, reason)
         return released
 
     def _thaw(self, connection: Connection, account: Slice, ids: list[str], who: str, reason: str) -> int:
@@ -103,7 +111,7 @@ class Posting:
         connection.execute(update(finding).where(told, finding.c.resolved_at.is_(None)).values(values))
         return released
 
-    def _accounts(self, keys: Iterable[InvoiceKey]) -> Iterator[tuple[Connection, Slice, list[str]]]:
+    def _accounts(self, keys: Iterable[InvoiceKey]) -> Generator[tuple[Connection, Slice, list[str]], None, None]:
         for (provider, account, kind), group in groupby(sorted(set(keys)), key=lambda key: key[:3]):
             slice_ = Slice(provider, account, kind, Period.month(1, 1))  # of whatever period
             with self.staging.engine.connect() as connection, self.staging.locked(connection, slice_):
@@ -118,6 +126,21 @@ class Posting:
             first = ", ".join(map(repr, sorted(missing)[:5]))
             name = f"{account.provider} account {account.account!r}, {account.kind}"
             raise ConfigurationError(f"{len(missing)} invoices of {name} are not staged: {first}.", field="invoices")
+
+    def _check_at_rest(self, connection: Connection, account: Slice, ids: list[str]) -> None:
+        item = self.tables.upload_item
+        for chunk in _chunks(ids):
+            open_ = and_(self._of(item, account), item.c.invoice_id.in_(chunk))
+            under_way = select(item.c.invoice_id, item.c.upload_id, item.c.status).where(
+                open_, item.c.status.in_(("intent", "submitted"))
+            )
+            for invoice_id, upload_id, status in connection.execute(under_way).all():
+                if status == "submitted" or is_sending(self.staging.engine, upload_id):
+                    raise ConfigurationError(
+                        f"invoice {invoice_id!r} is on its way to Sage in upload {upload_id}; let the task that sends"
+                        ' it end, or give the upload up there with resolve="not_sent".',
+                        field="invoices",
+                    )
 
     def _of(self, table: Any, account: Slice) -> ColumnElement[bool]:
         return of_slice(table, account, period=False)

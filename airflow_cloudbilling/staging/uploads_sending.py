@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.staging.dialects import dialect_of
 
-_ID = 36  # characters of an upload's id
+_SENDING = "-sending-"  # between the database's file name and an upload's id
 
 
 @contextmanager
@@ -52,12 +52,13 @@ def _name(upload_id: str) -> str:
 
 
 def _beside(engine: Engine, upload_id: str) -> Path:
-    return Path(f"{engine.url.database}-sending-{upload_id}")
+    return Path(f"{engine.url.database}{_SENDING}{upload_id}")
 
 
 @contextmanager
 def _locked_file(path: Path) -> Iterator[None]:
-    for left_behind in path.parent.glob(f"{glob.escape(path.name[:-_ID])}*"):
+    beginning, sending, _ = path.name.rpartition(_SENDING)
+    for left_behind in path.parent.glob(f"{glob.escape(beginning)}{sending}*"):
         _is_locked(left_behind)
     with _lock(path):
         try:
