@@ -145,9 +145,14 @@ class PostgreSQL(Dialect):
     @contextmanager
     def _copying(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
         sql = f"COPY {table} ({', '.join(names)}) FROM STDIN ({COPY_OPTIONS})"
-        with _driver_cursor(connection) as cursor, cursor.copy(sql) as copy:
-            copy.write(copy_text(block))
-            yield
+        dialect: Any = connection.dialect
+        try:
+            with _driver_cursor(connection) as cursor, cursor.copy(sql) as copy:
+                copy.write(copy_text(block))
+                yield
+        except dialect.loaded_dbapi.Error as error:  # a lost session is told as of any other statement
+            lost = dialect.is_disconnect(error, None, None)
+            raise DBAPIError(sql, None, error, hide_parameters=True, connection_invalidated=lost) from error
 
     def analyze(self, connection: Connection, *columns: Column[Any]) -> None:
         """Count what temporary tables hold: autovacuum never does, and a wrong guess makes a join take hours."""
