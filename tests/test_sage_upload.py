@@ -407,7 +407,7 @@ def test_a_worker_that_finds_another_one_sending_waits_for_it(erp: Erp, vendor: 
         worker.start()
     for worker in workers:
         worker.join()
-    assert [result["accepted"] for result in results] == [5] * 4
+    assert [result["accepted"] for result in results] == [5] * 4, results
     assert len({result["upload_id"] for result in results}) == 1
     assert seen_once(sage)
 
