@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator, BaseOperatorLink
@@ -16,11 +14,11 @@ from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.loading import task_instance
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
+from airflow_cloudbilling.operators.sage_stopping import Stoppable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
     from airflow_cloudbilling.operators.sage_following import Following
     from airflow_cloudbilling.operators.sage_outbox import Unit
@@ -42,7 +40,7 @@ class SageResultLink(BaseOperatorLink):
         return str(XCom.get_value(key=_LINK, ti_key=ti_key) or "")
 
 
-class SageUploadOperator(BaseOperator):
+class SageUploadOperator(Stoppable, BaseOperator):
     """Send what is staged and not yet sent to Sage, wait for its answer, and write what became of each invoice.
 
     Every invoice goes once, and again only when Sage rejected it. A retry finds its upload again; where nobody can
@@ -149,7 +147,6 @@ class SageUploadOperator(BaseOperator):
         self.tracking_id = tracking_id
         self.schema = schema
         self.timezone = timezone
-        self._client: Client | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Send what is to be sent, unless that was done before, and wait for Sage's answer.
@@ -191,22 +188,6 @@ class SageUploadOperator(BaseOperator):
                 uploads.progressed(upload.upload_id, said.state)
                 raise following.too_late(said.state)
             return self._follow(context, following, said.deadline, said.barren)
-
-    def on_kill(self) -> None:
-        """Stop waiting; a retry goes on with the upload."""
-        self._stop.set()  # the client may not be there yet
-        if self._client is not None:
-            self._client.abort()
-
-    @cached_property
-    def _stop(self) -> threading.Event:
-        """Is set when the task is being stopped; not made before a task runs, since DAGs are copied."""
-        return threading.Event()
-
-    def _hook(self) -> SageConnectedCloudHook:
-        from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
-
-        return SageConnectedCloudHook(self.conn_id)
 
     def _uploads(self) -> Uploads:
         from airflow_cloudbilling.operators.database import open_staging

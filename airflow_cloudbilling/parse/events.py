@@ -90,6 +90,10 @@ class Shape(NamedTuple):
         """Return the folded names of the lists with the level of their elements."""
         return {fold(name): level for name, level in self.names()}
 
+    def beginnings(self) -> set[str]:
+        """Return the folded names of members by which a bare record is known: its marks, and the lists within it."""
+        return {fold(mark) for mark in self.marks} | {name for name, level in self.levels().items() if level > 1}
+
     def singular(self) -> dict[str, int]:
         """Return the folded names of one element of each list with its level."""
         return {fold(name).removesuffix("s"): level for name, level in self.names()}

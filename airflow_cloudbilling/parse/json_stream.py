@@ -158,7 +158,7 @@ class _Reader:
         self.leaf = shape.leaf
         self.null = shape.null
         self.levels = shape.levels()
-        self.marks = {fold(mark) for mark in shape.marks} | {name for name, level in self.levels.items() if level > 1}
+        self.marks = shape.beginnings()
         self.keep_raw = keep_raw
 
     def read(self) -> Events:

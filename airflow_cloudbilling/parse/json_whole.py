@@ -57,13 +57,13 @@ class Walk:
         self._leaf = shape.leaf
         self._keep_raw = keep_raw
         self._named = shape.levels()
-        self._marks = {fold(mark) for mark in shape.marks} | {name for name, level in self._named.items() if level > 1}
+        self._marks = shape.beginnings()
         self._levels: dict[str, int] = {}  # by the names as they are written
 
     def holds_records(self, body: Any) -> bool:
         """Whether a body is a list, or an object that has one of the lists or is a record itself."""
         if isinstance(body, dict):
-            return any(fold(name) in self._marks or self._named.get(fold(name)) == 1 for name in body)
+            return any(map(self._begins, body))
         return isinstance(body, list)
 
     def is_complete(self, body: Any, data: bytes) -> bool:
@@ -100,6 +100,7 @@ class Walk:
             yield from self._record({name: body[name] for name in rest}, raws, 1)
 
     def _begins(self, name: str) -> bool:
+        """Whether the outermost list, or a bare record, begins with a member."""
         return self._named.get(fold(name)) == 1 or fold(name) in self._marks
 
     def _level(self, name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,6 +17,7 @@ from airflow_cloudbilling.errors import CloudBillingError, RefusedError
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
+from airflow_cloudbilling.operators.sage_stopping import Stoppable
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.sources.sage_watch import Watch
 
 
-class SageUploadSensor(BaseSensorOperator):
+class SageUploadSensor(Stoppable, BaseSensorOperator):
     """Wait until an upload has ended; the task fails when Sage refused it.
 
     With ``staging_conn_id`` the progress and the result of every record go into the upload ledger, as
@@ -73,7 +73,6 @@ class SageUploadSensor(BaseSensorOperator):
         self.fail_on_rejected_records = fail_on_rejected_records
         self.schema = schema
         self.deferrable = deferrable
-        self._client: Client | None = None
 
     def execute(self, context: Context) -> Any:
         """Wait, and return ``{tracking_id, status, result_uri}``, with the ledger what the operator returns."""
@@ -102,17 +101,6 @@ class SageUploadSensor(BaseSensorOperator):
         if found is None:
             self._defer(said.deadline, said.barren)
         return found
-
-    def on_kill(self) -> None:
-        """Stop waiting for Sage's answer."""
-        self._stop.set()  # the client may not be there yet
-        if self._client is not None:
-            self._client.abort()
-
-    @cached_property
-    def _stop(self) -> threading.Event:
-        """Is set when the task is being stopped; not made before a task runs, since DAGs are copied."""
-        return threading.Event()
 
     @cached_property
     def _watch(self) -> Watch:
@@ -164,11 +152,6 @@ class SageUploadSensor(BaseSensorOperator):
             return None
         following.check(ended, fail_on_rejected=self.fail_on_rejected_records)
         return result_of(ended.upload, ended.upload.scope)
-
-    def _hook(self) -> SageConnectedCloudHook:
-        from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
-
-        return SageConnectedCloudHook(self.conn_id)
 
     def _following(self, hook: SageConnectedCloudHook) -> Following | None:
         """Return what writes the ledger; None where there is none, or the upload is not in it."""
