@@ -13,7 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from sages import connect
 from staged import OCTOBER, Erp, rows
-from uploading import SALES, Task, items, ledger, operator, seen_once, stage, upload
+from uploading import SALES, Task, close, items, ledger, operator, seen_once, stage, upload
 
 from airflow_cloudbilling.errors import MalformedReplyError, UnavailableError
 from airflow_cloudbilling.operators import sage_outbox
@@ -21,7 +21,6 @@ from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
-from airflow_cloudbilling.staging.uploads import Uploads
 from airflow_cloudbilling.staging.uploads_sending import sending
 
 RETRY = Task(try_number=2)
@@ -476,15 +475,6 @@ def test_an_own_file_in_doubt_is_not_sent_again(erp: Erp, vendor: Sandbox, sage:
 
 
 # An approved set
-
-
-def close(erp: Erp, *numbers: int) -> None:
-    staging = Uploads(stage(erp)).staging
-    hashes = dict(rows(erp, "invoice", "invoice_id, content_hash"))
-    members = [[*SALES[:3], f"INV-{n}", hashes[f"INV-{n}"]] for n in numbers]
-    row = {"close_id": "C-1", "period": str(SALES.period), "invoices": json.dumps(members), "sha256": "0"}
-    with staging.engine.begin() as connection:
-        connection.execute(staging.tables.close.insert(), [{**row, "status": "approved"}])
 
 
 def test_exactly_what_was_approved_is_sent(erp: Erp, sage: Sage) -> None:

@@ -69,7 +69,8 @@ def test_a_file_takes_the_invoices_that_are_free_and_no_other_gets_them(uploads:
     assert (upload.status, upload.task_id, upload.record_count) == ("intent", "upload", 5)
     assert set(items(erp).values()) == {"intent"}
     assert chosen(selection) == []
-    assert selection.survey() == (0, 0, {upload.upload_id: 5})
+    with uploads.reading() as connection:
+        assert selection.survey(connection) == (0, 0, {upload.upload_id: 5})
     with pytest.raises(TakenError):
         intended(uploads, found)
     assert len(rows(erp, "upload")) == 1  # nothing of the second one is written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -32,6 +33,16 @@ def stage(erp: Erp, numbers: Iterable[int] = range(5), **more: Any) -> Staging:
     slice_ = more.pop("slice_", SALES)
     load(staging, [item for n in numbers for item in invoice(n, **{**HEADER, **more})], slice_)
     return staging
+
+
+def close(erp: Erp, *numbers: int) -> None:
+    """Stage October's sales invoices, and let a person have approved some of them as ``C-1``."""
+    staging = stage(erp)
+    hashes = dict(rows(erp, "invoice", "invoice_id, content_hash"))
+    members = [[*SALES[:3], f"INV-{n}", hashes[f"INV-{n}"]] for n in numbers]
+    row = {"close_id": "C-1", "period": str(SALES.period), "invoices": json.dumps(members), "sha256": "0"}
+    with staging.engine.begin() as connection:
+        connection.execute(staging.tables.close.insert(), [{**row, "status": "approved"}])
 
 
 class Task:

@@ -107,6 +107,7 @@ def file_of_invoices(selection: Selection, records: Records, name: str, *, raw: 
     :raises ConfigurationError: when a record cannot be made; it names every field that is missing.
     """
     file = OutgoingFile(name)
+    file.count = 0
     try:
         for invoice, lines in selection.invoices(raw=raw):
             file.add(invoice, records.record(invoice, lines))

@@ -18,6 +18,8 @@ from airflow_cloudbilling.errors import (
 from airflow_cloudbilling.operators.sage_file import OutgoingFile
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
     from airflow_cloudbilling.staging.ledger import Run
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
@@ -35,8 +37,11 @@ class Unit(Protocol):
     close_id: str | None
     reason: str | None
 
-    def related(self, uploads: Uploads) -> list[Upload]:
-        """Return the uploads that hold some of it and may have reached Sage; the one that holds most comes first."""
+    def related(self, uploads: Uploads, connection: Connection) -> list[Upload]:
+        """Return the uploads that hold some of it and may have reached Sage; the one that holds most comes first.
+
+        :param connection: reads the whole ledger as of one moment.
+        """
         ...
 
     def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
@@ -48,6 +53,10 @@ class Unit(Protocol):
 
     def file(self) -> OutgoingFile:
         """Return the file to send; it is closed by the caller."""
+        ...
+
+    def is_whole(self, file: OutgoingFile) -> bool:
+        """Whether the file holds exactly what :meth:`related` found to be free: time has passed since."""
         ...
 
 
@@ -152,8 +161,10 @@ class Outbox:
         return UnavailableError(message, conn_id=self.hook.conn_id)
 
     def _related(self, unit: Unit) -> list[Upload]:
-        own = self.uploads.of_task(self.run, self.hook.conn_id, self.scope)
-        found = [one for one in unit.related(self.uploads) if own is None or one.upload_id != own.upload_id]
+        with self.uploads.reading() as connection:
+            own = self.uploads.of_task(self.run, self.hook.conn_id, self.scope, connection)
+            related = unit.related(self.uploads, connection)
+        found = [one for one in related if own is None or one.upload_id != own.upload_id]
         return [own, *found] if own else found
 
     def _is_own(self, upload: Upload) -> bool:
@@ -195,11 +206,13 @@ class Outbox:
 
     def _send(self, unit: Unit) -> Upload:
         from airflow_cloudbilling.staging.uploads import new_id
-        from airflow_cloudbilling.staging.uploads_intent import File, intend
+        from airflow_cloudbilling.staging.uploads_intent import File, TakenError, intend
         from airflow_cloudbilling.staging.uploads_sending import sending
 
         upload_id = new_id()
         with unit.file() as file, sending(self.uploads.engine, upload_id):
+            if not unit.is_whole(file):
+                raise TakenError
             entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count)
             intend(self.uploads, upload_id, entry, self.run, file.items, file.accounts)
             log.info("Upload %s to %s: %s.", upload_id, self.scope, file.words())

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.sage_file import OutgoingFile, file_of_invoices, file_of_source
+from airflow_cloudbilling.staging.posting import InvoiceKey
+from airflow_cloudbilling.staging.uploads_selection import Survey
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from airflow_cloudbilling.sources.sage_orders import Mapper
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
-    from airflow_cloudbilling.staging.uploads_selection import Selection, Survey
+    from airflow_cloudbilling.staging.uploads_selection import Selection
 
 _SHOWN = 20
 
@@ -43,20 +47,20 @@ class Invoices:
         self._make_records = partial(Records, scope, selection.kind, mapping, defaults)
         self._raw = mapping is not None
         self._make_records()  # a mapping that is none is refused before anything is read
-        self._survey: Survey | None = None
+        self._survey = Survey(0, 0, {})
 
-    def related(self, uploads: Uploads) -> list[Upload]:
+    def related(self, uploads: Uploads, connection: Connection) -> list[Upload]:
         """Return the uploads that hold some of the invoices and may have reached Sage."""
-        self._survey = survey = self.selection.survey()
+        self._survey = survey = self.selection.survey(connection)
         counts = sorted(survey.uploads.items(), key=lambda pair: pair[1], reverse=True)
-        return [uploads.get(upload_id) for upload_id, _ in counts]
+        return [uploads.get(upload_id, connection) for upload_id, _ in counts]
 
     def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
         """Whether invoices are free; of an approved set, none may be missing, changed, or in a file of its own.
 
         :raises ConfigurationError: naming what changed since the approval.
         """
-        survey = self._survey or self.selection.survey()
+        survey = self._survey
         held = sum(survey.uploads.values())
         log.info("%s: %s to send, %s in uploads, %s posted.", self.selection.words, survey.free, held, survey.posted)
         if not (survey.free or held or survey.posted):
@@ -68,6 +72,13 @@ class Invoices:
     def file(self) -> OutgoingFile:
         """Return the file of the free invoices."""
         return file_of_invoices(self.selection, self._make_records(), f"{self._scope}.json", raw=self._raw)
+
+    def is_whole(self, file: OutgoingFile) -> bool:
+        """Whether exactly those that were free are in the file, and as they were approved."""
+        if file.count != self._survey.free:
+            return False
+        hashes = self.selection.hashes
+        return not hashes or all(hashes.get(InvoiceKey(*item[:4])) == item.content_hash for item in file.items())
 
     def _check_approved(self, survey: Survey, related: Sequence[Upload]) -> None:
         here = {upload.upload_id for upload in related if upload.close_id == self.close_id}
@@ -105,9 +116,9 @@ class OwnFile:
         with file_of_source(location) as file:
             self._sha256 = file.sha256
 
-    def related(self, uploads: Uploads) -> list[Upload]:
+    def related(self, uploads: Uploads, connection: Connection) -> list[Upload]:
         """Return the uploads of the same content, the newest first."""
-        return uploads.of_content(self._conn_id, self._scope, self._sha256)[::-1]
+        return uploads.of_content(self._conn_id, self._scope, self._sha256, connection)[::-1]
 
     def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
         """Whether this content was not sent before, or is to be sent again, once for each reason and task."""
@@ -118,12 +129,14 @@ class OwnFile:
         return bool(self.reason) and not done and all(upload.status == "accepted" for upload in same)
 
     def file(self) -> OutgoingFile:
-        """Return a copy of the file.
+        """Return a copy of the file."""
+        return file_of_source(self._location)
 
-        :raises ConfigurationError: when it is another one than before.
+    def is_whole(self, file: OutgoingFile) -> bool:
+        """Whether it is the content that was asked for.
+
+        :raises ConfigurationError: when it is another one.
         """
-        file = file_of_source(self._location)
         if file.sha256 != self._sha256:
-            file.__exit__()
             raise ConfigurationError(f"{self._location!r} changed while it was sent; try again.", field="source")
-        return file
+        return True

@@ -221,7 +221,9 @@ class SageUploadOperator(Stoppable, BaseOperator):
     def _show(self, unit: Unit, uploads: Uploads) -> dict[str, Any]:
         from airflow_cloudbilling.operators.sage_following import result_of
 
-        unit.remains(unit.related(uploads), None)  # says how many there are, and what is wrong with them
+        with uploads.reading() as connection:
+            related = unit.related(uploads, connection)
+        unit.remains(related, None)  # says how many there are, and what is wrong with them
         with unit.file() as file:
             self.log.info("Dry run, nothing is sent to %s: %s.", self.scope, file.words())
             return {**result_of(None, self.scope, "dry_run"), "records": file.count or 0}

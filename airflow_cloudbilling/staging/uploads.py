@@ -7,7 +7,7 @@ intent is written, with every invoice of the file, before any request; one in an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -66,25 +66,39 @@ class Uploads:
         self.upload = staging.tables.upload
         self.item = staging.tables.upload_item
 
-    def get(self, upload_id: str) -> Upload:
-        """Return an upload by its id."""
-        (found,) = self._uploads(self.upload.c.upload_id == upload_id)
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Read as of one moment: what others write meanwhile is seen by all statements, or by none."""
+        with self.engine.connect() as connection:
+            if self.engine.dialect.name != "sqlite":  # which has no other way to read
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            yield connection
+
+    def get(self, upload_id: str, connection: Connection | None = None) -> Upload:
+        """Return an upload by its id.
+
+        :param connection: from :meth:`reading`; so below.
+        """
+        (found,) = self._uploads(self.upload.c.upload_id == upload_id, connection)
         return found
 
-    def of_task(self, run: Run, conn_id: str, scope: str) -> Upload | None:
+    def of_task(self, run: Run, conn_id: str, scope: str, connection: Connection | None = None) -> Upload | None:
         """Return the last upload of a task instance, whichever its try, if it has made one."""
         if run.task_id is None:
             return None
         names = ("dag_id", "task_id", "run_id", "map_index")
         own = [self.upload.c[name] == getattr(run, name) for name in names]
-        found = self._uploads(and_(*own, self.upload.c.conn_id == conn_id, self.upload.c.scope == scope))
+        of_scope = and_(self.upload.c.conn_id == conn_id, self.upload.c.scope == scope)
+        found = self._uploads(and_(*own, of_scope), connection)
         return found[-1] if found else None
 
-    def of_content(self, conn_id: str, scope: str, content_sha256: str) -> list[Upload]:
+    def of_content(
+        self, conn_id: str, scope: str, content_sha256: str, connection: Connection | None = None
+    ) -> list[Upload]:
         """Return the uploads of the same file that may have reached Sage, the oldest first."""
         upload = self.upload
         same = and_(upload.c.conn_id == conn_id, upload.c.scope == scope, upload.c.content_sha256 == content_sha256)
-        return self._uploads(and_(same, upload.c.status.in_(FROZEN_STATES)))
+        return self._uploads(and_(same, upload.c.status.in_(FROZEN_STATES)), connection)
 
     def tracked(self, conn_id: str, tracking_id: str) -> Upload | None:
         """Return the upload that Sage tracks under an id."""
@@ -171,11 +185,11 @@ class Uploads:
     def _undecided(self, upload_id: str) -> ColumnElement[bool]:
         return and_(self.upload.c.upload_id == upload_id, self.upload.c.status.in_(UNDECIDED))
 
-    def _uploads(self, which: ColumnElement[bool]) -> list[Upload]:
+    def _uploads(self, which: ColumnElement[bool], connection: Connection | None = None) -> list[Upload]:
         columns = [self.upload.c[name] for name in Upload._fields]
         found = select(*columns).where(which).order_by(self.upload.c.created_at)
-        with self.engine.connect() as connection:
-            return [Upload(*row) for row in connection.execute(found)]
+        with self.engine.connect() if connection is None else nullcontext(connection) as reading:
+            return [Upload(*row) for row in reading.execute(found)]
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

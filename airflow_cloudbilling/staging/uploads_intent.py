@@ -71,7 +71,7 @@ def intend(
     :raises ConfigurationError: when two invoices have the same record id.
     """
     with uploads.locked(accounts or [own_file(file.conn_id, file.scope)]) as connection:
-        if not accounts:
+        if file.record_count is None:
             _check_content(uploads, connection, file)
         row = {"upload_id": upload_id, "status": "intent", "created_at": uploads.staging.ledger.now(connection)}
         task = {name: value for name, value in run._asdict().items() if name != "try_number"}

@@ -78,20 +78,22 @@ class Selection:
         where = f"close {self.approved.close_id}" if self.approved else self.period.key if self.period else ""
         return f"{what} of {where}"
 
-    def survey(self) -> Survey:
-        """Count what is free, what is posted, and what stands in which upload."""
+    def survey(self, connection: Connection) -> Survey:
+        """Count what is free, what is posted, and what stands in which upload.
+
+        :param connection: reads as of one moment; else an invoice that changes sides meanwhile would count as neither.
+        """
         tables, uploads = self.staging.tables, dict[str, int]()
         invoice, item = tables.invoice, tables.upload_item
         free = posted = 0
         in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
         self._let_the_database_learn()
-        with self.staging.engine.connect() as connection:
-            for part in self._parts(connection):
-                free += self._count(connection, and_(part, ~is_frozen(tables)))
-                posted += self._count(connection, and_(part, invoice.c.posted_at.is_not(None)))
-                joined = select(item.c.upload_id, func.count()).select_from(invoice.join(item, in_upload))
-                for upload_id, count in connection.execute(joined.where(part).group_by(item.c.upload_id)):
-                    uploads[upload_id] = uploads.get(upload_id, 0) + count
+        for part in self._parts(connection):
+            free += self._count(connection, and_(part, ~is_frozen(tables)))
+            posted += self._count(connection, and_(part, invoice.c.posted_at.is_not(None)))
+            joined = select(item.c.upload_id, func.count()).select_from(invoice.join(item, in_upload))
+            for upload_id, count in connection.execute(joined.where(part).group_by(item.c.upload_id)):
+                uploads[upload_id] = uploads.get(upload_id, 0) + count
         return Survey(free, posted, uploads)
 
     def differences(self) -> list[str]:
