@@ -146,7 +146,8 @@ def test_creating_again_changes_nothing_and_the_ddl_is_complete(erp: Erp) -> Non
     assert dump(erp) == before
     names = {t.name for t in staging.tables.metadata.sorted_tables}
     assert names <= set(inspect(erp.engine()).get_table_names())
-    assert set(inspect(erp.engine()).get_view_names()) == {"cloudbilling_focus_invoice_detail", "cloudbilling_margin"}
+    views = {"cloudbilling_focus_invoice_detail", "cloudbilling_focus_billing_period", "cloudbilling_margin"}
+    assert set(inspect(erp.engine()).get_view_names()) == views
     assert all(any(f"CREATE TABLE {n} " in s for s in ddl(erp.engine(), staging.tables)) for n in names)
 
 
@@ -305,8 +306,8 @@ def test_tls_extras_reach_the_drivers(tmp_path: Path) -> None:
 
 def test_a_password_and_rows_stay_out_of_errors(erp: Erp) -> None:
     staging = open_staging(erp)
-    erp.execute("DROP VIEW cloudbilling_margin")
-    erp.execute("DROP VIEW cloudbilling_focus_invoice_detail")
+    for view in ("margin", "focus_invoice_detail", "focus_billing_period"):
+        erp.execute(f"DROP VIEW cloudbilling_{view}")
     erp.execute("DROP TABLE cloudbilling_invoice_line")
     with pytest.raises(SQLAlchemyError) as caught:
         load(staging, invoices([1], seller_name="Nobody Must See This"))

@@ -32,7 +32,7 @@ from airflow_cloudbilling.staging.columns import (
     texts,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Tables:

@@ -1,0 +1,234 @@
+"""FOCUS 1.4's InvoiceDetail and BillingPeriod as queries over the staging tables, in FOCUS's own spelling.
+
+InvoiceDetail has a row for each line, and one for what an invoice says beside its lines: VAT, allowances, charges,
+rounding, and what the lines lack of its total. So the rows of an invoice add up to BT-112 + BT-114: what is to be paid,
+before what was paid already. That stands in ``x_PaidAmount`` of a row that costs nothing. Credit notes are negative.
+Usage reports are no invoices, and consolidated ones would count purchases and sales twice; both are left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy import union_all as all_of
+
+from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
+from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.tables import Tables
+
+KEY = ("provider", "account", "kind", "invoice_id")
+KINDS = ("purchase", "sales")
+DIFFERENCE = "difference"  # the last part of such a row's InvoiceDetailId
+DIFFERENCE_WORDS = "Difference between the invoice's total and its parts"
+NO_APPROVAL = ("rejected", "refused", "superseded", "withdrawn", "cancelled")
+_MEASURES = ("quantity", "unit", "unit_price", "discount", "tax_rate", "tax_amount")
+_MEASURE_NAMES = ("x_Quantity", "x_Unit", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount")
+_GRAIN = {"SubAccountId": "customer_id", "ResourceId": "subscription_id", "SkuId": "item_code"}
+# The vendor's words for what is no obligation (yet, or any more); whatever else an invoice is, it has been issued.
+_STATUSES = {"Open": ("draft",), "Voided": ("void", "voided", "cancelled", "canceled")}
+
+
+class Focus:
+    """The two datasets in one database's dialect.
+
+    :param dialect_name: SQLAlchemy's name for it.
+    """
+
+    def __init__(self, tables: Tables, dialect_name: str) -> None:
+        self.tables = tables
+        self.name = dialect_name
+        self.dialect = dialect_of(dialect_name)
+
+    def invoice_detail(self) -> Any:
+        """Return InvoiceDetail."""
+        invoice = self.tables.invoice
+        has_lines = invoice.c.line_count > 0
+        net = func.coalesce(invoice.c.net_amount, case((invoice.c.tax_amount.is_(None), invoice.c.gross_amount)))
+        whole = case((invoice.c.document_type == "credit_note", "Credit"), else_="Purchase")
+        parts = [
+            ("total", net, whole, "Invoice total without VAT", and_(~has_lines, net.is_not(None))),
+            ("tax", invoice.c.tax_amount, "Tax", "VAT", _is_some(invoice.c.tax_amount)),
+            ("rounding", invoice.c.rounding_amount, "Adjustment", "Rounding", _is_some(invoice.c.rounding_amount)),
+        ]
+        allowance, charge = invoice.c.allowance_total, invoice.c.charge_total
+        less = self.dialect.negated(allowance)
+        parts.append(("allowance", less, "Credit", "Allowances", and_(has_lines, _is_some(allowance))))
+        parts.append(("charge", charge, "Purchase", "Charges", and_(has_lines, _is_some(charge))))
+        if self.dialect.sums:  # elsewhere the package adds them up, see focus_rows
+            lacking = self._lacking()
+            parts.append((DIFFERENCE, lacking, "Adjustment", DIFFERENCE_WORDS, lacking != 0))
+        nothing = cast(literal(0), AMOUNT)
+        paid = self._part("paid", nothing, "Adjustment", "Paid already", _is_some(invoice.c.paid_amount), paid=True)
+        return all_of(self._of_lines(), *(self._part(*part) for part in parts), paid)
+
+    def billing_period(self) -> Any:
+        """Return BillingPeriod: a period of an issuer is closed once a person has approved its close."""
+        invoice, load, close = self.tables.invoice, self.tables.load, self.tables.close
+        issuer = self._issuer().label("issuer")
+        known = select(issuer, invoice.c.slice_period, invoice.c.load_id).where(invoice.c.kind.in_(KINDS)).subquery()
+        refused = func.lower(close.c.status).in_(NO_APPROVAL)
+        approved = exists().where(close.c.period == known.c.slice_period, close.c.approved_at.is_not(None), ~refused)
+        moments = {
+            "BillingPeriodCreated": self._moment(func.min(load.c.started_at)),
+            "BillingPeriodLastUpdated": self._moment(func.max(load.c.started_at)),
+        }
+        columns = {
+            "BillingPeriodCreated": moments["BillingPeriodCreated"],
+            "BillingPeriodEnd": _midnight(func.substr(known.c.slice_period, 12, 10)),
+            "BillingPeriodLastUpdated": moments["BillingPeriodLastUpdated"],
+            "BillingPeriodStart": _midnight(func.substr(known.c.slice_period, 1, 10)),
+            "BillingPeriodStatus": case((approved, "Closed"), else_="Open"),
+            "InvoiceIssuerName": known.c.issuer,
+        }
+        found = select(*(value.label(name) for name, value in columns.items()))
+        loaded = found.join_from(known, load, load.c.load_id == known.c.load_id)
+        return loaded.group_by(known.c.issuer, known.c.slice_period)
+
+    def _of_lines(self) -> Select[Any]:
+        invoice, line = self.tables.invoice, self.tables.invoice_line
+        charge = func.lower(line.c.charge_type)
+        category = case(  # of 2tCloud's ChargeType; whatever else it is, somebody bought it
+            (charge.like("usage%"), "Usage"), (charge.like("correction%"), "Adjustment"), else_="Purchase"
+        )
+        measures = [line.c[name] for name in _MEASURES]
+        number = cast(line.c.line_number, String(12))
+        row = self._row(
+            number, line.c.net_amount, category, line.c.description, self._grain(), measures, number=line.c.line_number
+        )
+        lines = row.join_from(invoice, line, and_(*(line.c[name] == invoice.c[name] for name in KEY)))
+        return lines.where(line.c.net_amount.is_not(None))
+
+    def _part(
+        self, name: str, cost: Any, category: Any, words: str, where: ColumnElement[bool], *, paid: bool = False
+    ) -> Select[Any]:
+        """Return a row of an invoice that is none of its lines."""
+        measures = [cast(null(), self.tables.invoice_line.c[name].type) for name in _MEASURES]
+        paid_amount = self.tables.invoice.c.paid_amount if paid else cast(null(), AMOUNT)
+        row = self._row(literal(name), cost, _text(category), literal(words), None, measures, paid=paid_amount)
+        return row.select_from(self.tables.invoice).where(where)
+
+    def _row(
+        self,
+        part: Any,
+        cost: Any,
+        category: Any,
+        description: Any,
+        grain: Any,
+        measures: list[Any],
+        *,
+        number: Any = None,
+        paid: Any = None,
+    ) -> Select[Any]:
+        """Return the columns of InvoiceDetail; periods are half-open, all moments UTC."""
+        invoice, load = self.tables.invoice, self.tables.load
+        shown = func.coalesce(invoice.c.invoice_number, invoice.c.invoice_id)
+        changed = self._moment(select(load.c.started_at).where(load.c.load_id == invoice.c.load_id).scalar_subquery())
+        columns = {
+            "BilledCost": cost,
+            "BillingAccountId": invoice.c.account,
+            "BillingCurrency": invoice.c.currency,
+            "BillingPeriodEnd": _midnight(func.substr(invoice.c.slice_period, 12, 10)),
+            "BillingPeriodStart": _midnight(func.substr(invoice.c.slice_period, 1, 10)),
+            "ChargeCategory": category,
+            "InvoiceDetailCreated": changed,
+            "InvoiceDetailDescription": description,
+            "InvoiceDetailGrain": cast(null(), TEXT) if grain is None else grain,
+            "InvoiceDetailId": invoice.c.invoice_id.concat("/").concat(part),  # one number may come twice
+            "InvoiceDetailLastUpdated": changed,
+            "InvoiceId": shown,
+            "InvoiceIssueDate": _midnight(invoice.c.issue_date),
+            "InvoiceIssueStatus": self._status(),
+            "InvoiceIssuerName": self._issuer(),
+            "PaymentCurrency": invoice.c.currency,
+            "PaymentDueDate": _midnight(invoice.c.due_date),
+            "PaymentTerms": self._terms(),
+            "ReferenceInvoiceId": func.coalesce(invoice.c.preceding_invoice, shown),
+            **dict(zip(_MEASURE_NAMES, measures, strict=True)),
+            "x_PaidAmount": cast(null(), AMOUNT) if paid is None else paid,
+            "x_InvoiceTotal": func.coalesce(invoice.c.gross_amount, invoice.c.net_amount),
+            "x_Provider": invoice.c.provider,
+            "x_Kind": invoice.c.kind,
+            "x_InvoiceId": invoice.c.invoice_id,
+            "x_LineNumber": cast(null(), Integer) if number is None else number,
+        }
+        return select(*(value.label(name) for name, value in columns.items())).where(invoice.c.kind.in_(KINDS))
+
+    def _lacking(self) -> Any:
+        """Return what the rows of an invoice lack of BT-112: nothing, unless the vendor cannot add up."""
+        invoice, line = self.tables.invoice, self.tables.invoice_line
+        own = and_(*(line.c[name] == invoice.c[name] for name in KEY))
+        lines = select(func.coalesce(func.sum(line.c.net_amount), 0)).where(own).scalar_subquery()
+        amount = {name: func.coalesce(invoice.c[name], 0) for name in ("allowance_total", "charge_total", "tax_amount")}
+        total = func.coalesce(invoice.c.gross_amount, invoice.c.net_amount)
+        alone = case((invoice.c.tax_amount.is_(None), total), else_=0)
+        net = case(
+            (invoice.c.line_count > 0, lines - amount["allowance_total"] + amount["charge_total"]),
+            else_=func.coalesce(invoice.c.net_amount, alone),
+        )
+        return func.coalesce(total, net + amount["tax_amount"]) - net - amount["tax_amount"]
+
+    def _issuer(self) -> Any:
+        """Return the seller's name; who sells through a vendor and is not named goes by the account there."""
+        invoice = self.tables.invoice
+        nameless = case((invoice.c.kind == "sales", invoice.c.account), else_=invoice.c.provider)
+        return func.coalesce(invoice.c.seller_name, nameless)
+
+    def _status(self) -> Any:
+        said = func.lower(self.tables.invoice.c.status)
+        return case(*((said.in_(words), status) for status, words in _STATUSES.items()), else_="Issued")
+
+    def _terms(self) -> Any:
+        """Return ``Net 30`` for an invoice that is due 30 days after its date."""
+        issued, due = self.tables.invoice.c.issue_date, self.tables.invoice.c.due_date
+        if self.name == "sqlite":
+            days = cast(func.julianday(due) - func.julianday(issued), Integer)
+        else:
+            days = due - issued if self.name == "postgresql" else func.datediff(due, issued)
+        known = and_(issued.is_not(None), due.is_not(None), or_(due >= issued))
+        return case((known, literal("Net ").concat(cast(days, String(8)))), else_="As on the invoice")
+
+    def _moment(self, value: Any) -> Any:
+        """Return a moment of the ledger as ISO 8601 to the second."""
+        if self.name == "postgresql":
+            return func.to_char(func.timezone("UTC", value), 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+        if self.name == "sqlite":
+            return func.replace(func.substr(value, 1, 19), " ", "T").concat("Z")
+        return func.replace(func.substr(cast(value, String(26)), 1, 19), " ", "T").concat("Z")
+
+    def _grain(self) -> Any:
+        """Return what tells lines apart, as JSON without what a vendor does not say."""
+        line = self.tables.invoice_line
+        pairs = [part for key, column in _GRAIN.items() for part in (literal(key), line.c[column])]
+        if self.name == "postgresql":
+            found = cast(func.json_strip_nulls(func.json_build_object(*pairs)), TEXT)
+        else:
+            patch = func.json_patch if self.name == "sqlite" else func.json_merge_patch
+            found = patch("{}", func.json_object(*pairs))
+        return func.nullif(found, "{}")
+
+
+def _is_some(amount: Any) -> ColumnElement[bool]:
+    return and_(amount.is_not(None), amount != cast(literal(0), AMOUNT))
+
+
+def _text(value: Any) -> Any:
+    return literal(value) if isinstance(value, str) else value
+
+
+def _midnight(day: Any) -> Any:
+    return cast(day, String(10)).concat("T00:00:00Z")
