@@ -29,9 +29,9 @@ from sqlalchemy import union_all as all_of
 
 from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
 from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.reading import same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
-KEY = ("provider", "account", "kind", "invoice_id")
 KINDS = ("purchase", "sales")
 DIFFERENCE = "difference"  # the last part of such a row's InvoiceDetailId
 DIFFERENCE_WORDS = "Difference between the invoice's total and its parts"
@@ -47,10 +47,13 @@ class Focus:
     """The two datasets in one database's dialect.
 
     :param dialect_name: SQLAlchemy's name for it.
+    :param only: which rows of ``cloudbilling_invoice``; ``None`` for all.
     """
 
-    def __init__(self, tables: Tables, dialect_name: str) -> None:
+    def __init__(self, tables: Tables, dialect_name: str, only: ColumnElement[bool] | None = None) -> None:
         self.tables = tables
+        billed = tables.invoice.c.kind.in_(KINDS)
+        self.only = billed if only is None else and_(billed, only)
         self.name = dialect_name
         self.dialect = dialect_of(dialect_name)
 
@@ -80,7 +83,7 @@ class Focus:
         """Return BillingPeriod: a period of an issuer is closed once a person has approved its close."""
         invoice, load, close = self.tables.invoice, self.tables.load, self.tables.close
         issuer = self._issuer().label("issuer")
-        known = select(issuer, invoice.c.slice_period, invoice.c.load_id).where(invoice.c.kind.in_(KINDS)).subquery()
+        known = select(issuer, invoice.c.slice_period, invoice.c.load_id).where(self.only).subquery()
         refused = func.lower(close.c.status).in_(NO_APPROVAL)
         approved = exists().where(close.c.period == known.c.slice_period, close.c.approved_at.is_not(None), ~refused)
         moments = {
@@ -110,7 +113,7 @@ class Focus:
         row = self._row(
             number, line.c.net_amount, category, line.c.description, self._grain(), measures, number=line.c.line_number
         )
-        lines = row.join_from(invoice, line, and_(*(line.c[name] == invoice.c[name] for name in KEY)))
+        lines = row.join_from(invoice, line, same_invoice(line, invoice))
         return lines.where(line.c.net_amount.is_not(None))
 
     def _part(
@@ -166,13 +169,13 @@ class Focus:
             "x_InvoiceId": invoice.c.invoice_id,
             "x_LineNumber": cast(null(), Integer) if number is None else number,
         }
-        return select(*(value.label(name) for name, value in columns.items())).where(invoice.c.kind.in_(KINDS))
+        return select(*(value.label(name) for name, value in columns.items())).where(self.only)
 
     def _lacking(self) -> Any:
         """Return what the rows of an invoice lack of BT-112: nothing, unless the vendor cannot add up."""
         invoice, line = self.tables.invoice, self.tables.invoice_line
-        own = and_(*(line.c[name] == invoice.c[name] for name in KEY))
-        lines = select(func.coalesce(func.sum(line.c.net_amount), 0)).where(own).scalar_subquery()
+        added = select(func.coalesce(func.sum(line.c.net_amount), 0))
+        lines = added.where(same_invoice(line, invoice)).scalar_subquery()
         amount = {name: func.coalesce(invoice.c[name], 0) for name in ("allowance_total", "charge_total", "tax_amount")}
         total = func.coalesce(invoice.c.gross_amount, invoice.c.net_amount)
         alone = case((invoice.c.tax_amount.is_(None), total), else_=0)
@@ -196,7 +199,7 @@ class Focus:
         """Return ``Net 30`` for an invoice that is due 30 days after its date."""
         issued, due = self.tables.invoice.c.issue_date, self.tables.invoice.c.due_date
         if self.name == "sqlite":
-            days = cast(func.julianday(due) - func.julianday(issued), Integer)
+            days: Any = cast(func.julianday(due) - func.julianday(issued), Integer)
         else:
             days = due - issued if self.name == "postgresql" else func.datediff(due, issued)
         known = and_(issued.is_not(None), due.is_not(None), or_(due >= issued))
@@ -215,7 +218,7 @@ class Focus:
         line = self.tables.invoice_line
         pairs = [part for key, column in _GRAIN.items() for part in (literal(key), line.c[column])]
         if self.name == "postgresql":
-            found = cast(func.json_strip_nulls(func.json_build_object(*pairs)), TEXT)
+            found: Any = cast(func.json_strip_nulls(func.json_build_object(*pairs)), TEXT)
         else:
             patch = func.json_patch if self.name == "sqlite" else func.json_merge_patch
             found = patch("{}", func.json_object(*pairs))

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Select, and_, case, func, null, select, union_all
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from airflow_cloudbilling.staging.focus import KEY, Focus
+from airflow_cloudbilling.staging.focus import Focus
+from airflow_cloudbilling.staging.reading import KEY, same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
 _DIALECTS: dict[str, Any] = {
@@ -62,7 +63,7 @@ def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
     names = (*KEY, "line_number", "match_key", *_SHARED, "quantity", "net_amount")
     of_invoice = (invoice.c.currency, invoice.c.slice_period)
     columns = (*(line.c[name] for name in names), *of_invoice, key.label("pair_key"), nth.label("nth"))
-    joined = line.join(invoice, and_(*(line.c[name] == invoice.c[name] for name in KEY)))
+    joined = line.join(invoice, same_invoice(line, invoice))
     return select(*columns).select_from(joined).where(line.c.kind == kind)
 
 

@@ -1,0 +1,66 @@
+"""Reading what is staged as of one moment, row after row, in the form that is the same on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, and_
+
+from airflow_cloudbilling.exact import canonical
+from airflow_cloudbilling.staging.dialects import moment_text
+
+Row = dict[str, Any]
+KEY = ("provider", "account", "kind", "invoice_id")
+_ROWS = 2_000  # fetched at once
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Read as of one moment, whatever is committed meanwhile."""
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":  # which has no other way to read
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def stream(connection: Connection, query: Any) -> Iterator[Row]:
+    """Yield rows as they are fetched: numbers with a fraction as ``Decimal`` in their one form, days as ISO text.
+
+    On MySQL no other statement may run on the connection until the last one was read.
+
+    :param query: a ``Select``; text columns that hold amounts (SQLite's) must be told by :func:`amounts`.
+    """
+    with closing(connection.execute(query, execution_options={"yield_per": _ROWS})) as rows:
+        for row in rows.mappings():
+            yield {name: plain(value) for name, value in row.items()}
+
+
+def amounts(row: Row, names: tuple[str, ...]) -> Row:
+    """Return the row with these columns as ``Decimal`` in their one form."""
+    return {**row, **{name: exact(row[name]) for name in names}}
+
+
+def exact(value: Any) -> Decimal | None:
+    """Return an amount in its one form: SQLite has text, MySQL twelve decimals."""
+    return None if value is None else Decimal(canonical(Decimal(value)))
+
+
+def plain(value: Any) -> Any:
+    """Return a day as ISO text, and a moment as UTC text; anything else as it is."""
+    if isinstance(value, datetime):
+        return moment_text(value)
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def bytewise(column: Any, dialect_name: str) -> Any:
+    """Return a key column as it sorts by byte on every database."""
+    return column.collate("C") if dialect_name == "postgresql" else column
+
+
+def same_invoice(one: Any, other: Any) -> ColumnElement[bool]:
+    """Return the condition that two rows are of one invoice."""
+    return and_(*(one.c[name] == other.c[name] for name in KEY))
