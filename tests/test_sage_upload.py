@@ -454,13 +454,18 @@ def test_an_own_file_goes_as_it_is_and_once(erp: Erp, sage: Sage, orders: str) -
     assert seen_once(sage, 3)
 
 
-def test_an_own_file_goes_again_with_a_reason_once_for_each_task(erp: Erp, sage: Sage, orders: str) -> None:
-    own = {"source": orders, "period": None}
+def test_an_own_file_goes_again_with_a_reason_once(erp: Erp, sage: Sage, orders: str) -> None:
+    own, reason = {"source": orders, "period": None}, {"resend": "Sage restored a backup"}
     upload(**own)
-    again = upload(Task("run-2"), resend="Sage restored a backup", **own)
-    assert upload(Task("run-2", 2), resend="Sage restored a backup", **own) == again
+    again = upload(Task("run-2"), **reason, **own)
+    for ti in (Task("run-2", 2), Task("run-3")):
+        assert upload(ti, **reason, **own) == again
     assert rows(erp, "upload", "reason, status") == [("Sage restored a backup", "accepted"), (None, "accepted")]
     assert set(sage.records.values()) == {2}
+    Path(orders).write_text('[{"id": "C"}]')  # the reason is left in the DAG, and speaks for no other file
+    for ti in (Task("run-4"), Task("run-4", 2), Task("run-5")):
+        assert upload(ti, **reason, **own)["records"] == 1
+    assert sage.records["C"] == 1
 
 
 def test_an_own_file_in_doubt_is_not_sent_again(erp: Erp, vendor: Sandbox, sage: Sage, orders: str) -> None:

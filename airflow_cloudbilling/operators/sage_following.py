@@ -115,6 +115,8 @@ class Following:
         from airflow_cloudbilling.staging.uploads_results import shown
 
         upload = ended.upload
+        if upload.status == "failed" or ended.rejected or ended.unknown:
+            self.uploads.told(upload.upload_id)
         said = "; ".join(filter(None, (self._words, *shown(ended.first))))
         name = f"upload {upload.upload_id} ({upload.tracking_id})"
         told = f" Sage says: {said}." if said else ""

@@ -6,7 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import (
     CloudBillingError,
@@ -16,13 +19,17 @@ from airflow_cloudbilling.errors import (
     UnavailableError,
 )
 from airflow_cloudbilling.operators.sage_file import OutgoingFile
+from airflow_cloudbilling.operators.sage_resolving import Word, resolve, too_early
+from airflow_cloudbilling.staging.uploads import UNDECIDED, Upload, Uploads, new_id
+from airflow_cloudbilling.staging.uploads_intent import File, TakenError, intend
+from airflow_cloudbilling.staging.uploads_results import Results
+from airflow_cloudbilling.staging.uploads_sending import sending
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
     from airflow_cloudbilling.staging.ledger import Run
-    from airflow_cloudbilling.staging.uploads import Upload, Uploads
 
 _LOOK = 1.0  # seconds between two looks at a sender that still sends
 _ATTEMPTS = 5
@@ -44,11 +51,12 @@ class Unit(Protocol):
         """
         ...
 
-    def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
-        """Whether something is to be sent, besides what the related uploads hold.
+    def concerns(self, uploads: Uploads, upload: Upload, connection: Connection) -> bool:
+        """Whether an upload holds some of it, or did."""
+        ...
 
-        :param own: that of the same task instance, which has ended.
-        """
+    def remains(self, related: Sequence[Upload]) -> bool:
+        """Whether something is to be sent, besides what the related uploads hold."""
         ...
 
     def file(self) -> OutgoingFile:
@@ -65,16 +73,24 @@ class Outbox:
 
     :param run: the task instance; a retry of it finds its upload again.
     :param stop: is set when the task is being stopped.
+    :param word: what a person says of an upload that is unknown.
     """
 
     def __init__(
-        self, hook: SageConnectedCloudHook, uploads: Uploads, run: Run, scope: str, stop: threading.Event
+        self,
+        hook: SageConnectedCloudHook,
+        uploads: Uploads,
+        run: Run,
+        scope: str,
+        stop: threading.Event,
+        word: Word | None = None,
     ) -> None:
         self.hook = hook
         self.uploads = uploads
         self.run = run
         self.scope = scope
         self.stop = stop
+        self.word = word
 
     def find_or_send(self, unit: Unit, deadline: float) -> Upload | None:
         """Return the upload of a unit: an earlier one, or a new one; None when there is nothing to send.
@@ -84,17 +100,16 @@ class Outbox:
         :raises RefusedError: when Sage did not take the file.
         :raises UnavailableError: when it was not sent, or somebody else still sends it.
         """
-        from airflow_cloudbilling.staging.uploads_intent import TakenError
-
         for _ in range(_ATTEMPTS):
-            found = self._related(unit)
+            found, own = self._related(unit)
+            if own is not None and self._is_untold(own):
+                return own
             settled = [self._settled(upload, deadline) for upload in found]
             if [one.status for one in settled] != [one.status for one in found]:
                 continue  # what was held may be free now
-            related = [one for one in settled if one.status != "failed"]
-            own = next(filter(self._is_own, related), None)
-            if (own is not None and own.status == "submitted") or not unit.remains(related, own):
-                return self._earlier(related)
+            under_way = own is not None and any(one[:1] == own[:1] and one.status == "submitted" for one in settled)
+            if under_way or not unit.remains([one for one in settled if one.status != "failed"]):
+                return self._earlier(settled)
             try:
                 return self._send(unit)
             except TakenError:
@@ -103,73 +118,31 @@ class Outbox:
             f"What was to be sent changed {_ATTEMPTS} times while the file was made; try again later."
         )
 
-    def resolve(self, unit: Unit, what: str, tracking_id: str | None) -> None:
-        """Take a person's word for an upload that is unknown.
+    def resolve(self, unit: Unit) -> None:
+        """Take the person's word that came with the task, see :func:`resolve`."""
+        if self.word is not None:
+            self.word.check()
+            resolve(self.uploads, self.hook.conn_id, self._related(unit)[0], self.word)
 
-        Only one that an earlier try has found to be unknown: none is ever decided in the try that finds it.
-
-        :param what: ``sent`` or ``not_sent``.
-        :param tracking_id: Sage's id, of one that was sent; with ``not_sent`` it names an upload that Sage never got
-            although it gave an id.
-        :raises ConfigurationError: when that makes no sense.
-        :raises UnavailableError: when it is still being sent.
-        """
-        if what not in ("sent", "not_sent"):
-            raise ConfigurationError(f"{what!r} is neither 'sent' nor 'not_sent'.", field="resolve")
-        if what == "sent" and not tracking_id:
-            raise ConfigurationError("say as what Sage tracks it: the id that Sage shows.", field="tracking_id")
-        unknown = self._in_doubt(unit, what, tracking_id)
-        if what == "sent" and unknown and (other := self.uploads.tracked(self.hook.conn_id, tracking_id or "")):
-            message = (
-                f"{tracking_id!r} is upload {other.upload_id}, which is another file; look at Sage for this one's id."
-            )
-            raise ConfigurationError(message, field="tracking_id")
-        for upload in unknown:
-            log.warning("Upload %s is resolved as %s, by a person's word.", upload.upload_id, what)
-            if what == "sent":
-                self.uploads.sent(upload.upload_id, tracking_id or "")
-            else:
-                self.uploads.not_sent(upload.upload_id, "a person says that it was not sent")
-
-    def _in_doubt(self, unit: Unit, what: str, tracking_id: str | None) -> list[Upload]:
-        """Return the uploads that a person's word is about."""
-        related = self._related(unit)
-        if what == "not_sent" and tracking_id:
-            return [self._at_rest(upload) for upload in related if upload.tracking_id == tracking_id]
-        unknown = [upload for upload in related if upload.status == "unknown"]
-        if what == "sent" and len(unknown) > 1:
-            ids = ", ".join(upload.upload_id for upload in unknown)
-            message = f"{len(unknown)} uploads are unknown ({ids}); name one by the period or close of its own task."
-            raise ConfigurationError(message, field="resolve")
-        if not unknown:
-            log.info("No upload of this is unknown; resolve=%r is not needed.", what)
-        return unknown
-
-    def _at_rest(self, upload: Upload) -> Upload:
-        """Return an upload that has its id, unless its file is still going out: of a presigned one that comes later.
-
-        :raises UnavailableError: when it does.
-        """
-        from airflow_cloudbilling.staging.uploads_sending import is_sending
-
-        if is_sending(self.uploads.engine, upload.upload_id):
-            raise self._too_early(upload)
-        return upload
-
-    def _too_early(self, upload: Upload) -> UnavailableError:
-        message = f"Upload {upload.upload_id} is still being sent by {upload.sender}; try again later."
-        return UnavailableError(message, conn_id=self.hook.conn_id)
-
-    def _related(self, unit: Unit) -> list[Upload]:
+    def _related(self, unit: Unit) -> tuple[list[Upload], Upload | None]:
+        """Return the uploads that hold some of a unit, and this task instance's own, if it is about the unit."""
         with self.uploads.reading() as connection:
             own = self.uploads.of_task(self.run, self.hook.conn_id, self.scope, connection)
             related = unit.related(self.uploads, connection)
-        found = [one for one in related if own is None or one.upload_id != own.upload_id]
-        return [own, *found] if own else found
+            if own is None or unit.concerns(self.uploads, own, connection):
+                return sorted(related, key=lambda one: own is None or one.upload_id != own.upload_id), own
+        if own.status in UNDECIDED:
+            words = "Upload %s of this task (%s, tracking id %s) is of something else than what is to be sent now."
+            log.warning(words, own.upload_id, own.status, own.tracking_id)
+        return related, None
 
-    def _is_own(self, upload: Upload) -> bool:
-        own = (upload.dag_id, upload.task_id, upload.run_id, upload.map_index)
-        return self.run.task_id is not None and own == self.run[:4]
+    def _is_untold(self, own: Upload) -> bool:
+        """Whether it has ended badly and the try that saw it died before it said so: nothing goes again in silence."""
+        if own.told_at is not None or own.status in UNDECIDED:
+            return False
+        results = Results(self.uploads, own)
+        ended = results.told()
+        return bool(ended.rejected or ended.unknown or (own.status == "failed" and not results.has_items))
 
     def _settled(self, upload: Upload, deadline: float) -> Upload:
         """Return the upload once its sender is done or dead.
@@ -182,7 +155,7 @@ class Outbox:
                 log.info("Upload %s is being sent by %s; waiting for it.", upload.upload_id, upload.sender)
                 told = True
             if time.time() >= deadline or self.stop.wait(_LOOK):
-                raise self._too_early(upload)
+                raise too_early(upload)
         if upload.status == "unknown":
             self._doubt(upload)
         return upload
@@ -197,23 +170,23 @@ class Outbox:
         )
 
     def _earlier(self, related: list[Upload]) -> Upload | None:
-        """Return the earlier upload that speaks for what this task wants: one that is under way, or that ended."""
-        chosen = next(iter([one for one in related if one.status == "submitted"] or related), None)
+        """Return the upload that speaks for what this task wants: one under way, in question, or that ended well."""
+        under_way = (one for one in related if one.status == "submitted")
+        in_question = (one for one in related if Results(self.uploads, one).told().unknown)
+        ended = (one for one in related if one.status == "accepted")
+        chosen = next(chain(under_way, in_question, ended), None)
         if chosen is not None:
             words = "Nothing is to be sent: upload %s by %s holds it, and is %s as %s."
             log.info(words, chosen.upload_id, chosen.sender, chosen.status, chosen.tracking_id)
         return chosen
 
     def _send(self, unit: Unit) -> Upload:
-        from airflow_cloudbilling.staging.uploads import new_id
-        from airflow_cloudbilling.staging.uploads_intent import File, TakenError, intend
-        from airflow_cloudbilling.staging.uploads_sending import sending
-
         upload_id = new_id()
         with unit.file() as file, sending(self.uploads.engine, upload_id):
             if not unit.is_whole(file):
                 raise TakenError
-            entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count)
+            word = self.word.text if self.word else None
+            entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count, word)
             intend(self.uploads, upload_id, entry, self.run, file.items, file.accounts)
             log.info("Upload %s to %s: %s.", upload_id, self.scope, file.words())
             self._request(upload_id, file)
@@ -237,8 +210,6 @@ class Outbox:
             self._failed(upload_id, error, told)
 
     def _keeper(self, upload_id: str, told: list[str]) -> Callable[[str], None]:
-        from sqlalchemy.exc import DBAPIError
-
         def keep(tracking_id: str) -> None:
             log.info("Sage tracks upload %s as %s.", upload_id, tracking_id)
             for pause in (*_PAUSES, None):
@@ -265,8 +236,6 @@ class Outbox:
 
         :param told: the tracking id, once it was known.
         """
-        from sqlalchemy.exc import DBAPIError
-
         answered = 200 <= (getattr(error, "status", None) or 0) < 300  # good, by its status: something may be there
         not_taken = isinstance(error, RefusedError) and not answered
         if not_taken or (not told and not answered and isinstance(error, (UnavailableError, ConfigurationError))):

@@ -55,7 +55,11 @@ class Invoices:
         counts = sorted(survey.uploads.items(), key=lambda pair: pair[1], reverse=True)
         return [uploads.get(upload_id, connection) for upload_id, _ in counts]
 
-    def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
+    def concerns(self, uploads: Uploads, upload: Upload, connection: Connection) -> bool:
+        """Whether some of the invoices are in an upload, whatever became of them."""
+        return self.selection.has_some_of(upload.upload_id, connection)
+
+    def remains(self, related: Sequence[Upload]) -> bool:
         """Whether invoices are free; of an approved set, none may be missing, changed, or in a file of its own.
 
         :raises ConfigurationError: naming what changed since the approval.
@@ -103,7 +107,8 @@ class OwnFile:
     """A user's own file, sent as it is: its content goes once, unless a reason is given.
 
     :param location: a path or an address of object storage.
-    :param reason: why a content that was sent before is sent again.
+    :param reason: why a content that was sent before is sent again; each sends once, whatever the content: one that is
+        left in a DAG shall not speak for the next file.
     """
 
     close_id: str | None = None
@@ -118,15 +123,19 @@ class OwnFile:
 
     def related(self, uploads: Uploads, connection: Connection) -> list[Upload]:
         """Return the uploads of the same content, the newest first."""
+        if self.reason and (spent := uploads.of_reason(self._conn_id, self._scope, self.reason, connection)):
+            words = "resend=%r was the reason of upload %s already; give another one to send again."
+            log.warning(words, self.reason, spent[-1].upload_id)
+            self.reason = None
         return uploads.of_content(self._conn_id, self._scope, self._sha256, connection)[::-1]
 
-    def remains(self, related: Sequence[Upload], own: Upload | None) -> bool:
-        """Whether this content was not sent before, or is to be sent again, once for each reason and task."""
-        same = [upload for upload in related if upload.content_sha256 == self._sha256]
-        if not same:
-            return True
-        done = own in same and own is not None and own.reason == self.reason
-        return bool(self.reason) and not done and all(upload.status == "accepted" for upload in same)
+    def concerns(self, uploads: Uploads, upload: Upload, connection: Connection) -> bool:
+        """Whether an upload is of the same content."""
+        return upload.content_sha256 == self._sha256
+
+    def remains(self, related: Sequence[Upload]) -> bool:
+        """Whether this content was not sent before, or is to be sent again."""
+        return not related or (bool(self.reason) and all(upload.status == "accepted" for upload in related))
 
     def file(self) -> OutgoingFile:
         """Return a copy of the file."""

@@ -68,9 +68,10 @@ class SageUploadOperator(Stoppable, BaseOperator):
     :param success_states: of an upload; ``accepted``. Compared without case, ``_``, ``-`` and spaces.
     :param failure_states: ``failed``, ``rejected``, ``error``, ``invalid``; every other state is pending.
     :param fail_on_rejected_records: fail when Sage rejected records of a file that it accepted.
-    :param resend: why the content of ``source`` is sent again although it was sent before.
-    :param resolve: a person's word for an upload that is unknown: ``sent``, with ``tracking_id``, or ``not_sent``.
-    :param tracking_id: Sage's id of the upload that ``resolve`` is about.
+    :param resend: why the content of ``source`` is sent again although it was sent before; each reason sends once.
+    :param resolve: a person's word for an upload that is unknown: ``sent``, with ``tracking_id``, or ``not_sent``. One
+        that stood in the task already when a file was sent is not taken for that file.
+    :param tracking_id: Sage's id of the upload that ``resolve`` is about; with ``not_sent`` the ledger's does too.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
     :param timezone: in which calendar months are told.
     :raises AirflowFailException: when no retry can mend it: wrong settings, missing fields, a refusal, rejected
@@ -156,15 +157,16 @@ class SageUploadOperator(Stoppable, BaseOperator):
         """
         from airflow_cloudbilling.operators.sage_following import result_of
         from airflow_cloudbilling.operators.sage_outbox import Outbox
+        from airflow_cloudbilling.operators.sage_resolving import Word
 
         with failing_for_good():
             hook, uploads = self._hook(), self._uploads()
             unit = self._unit(context, uploads)
             if self._dry_run:
                 return self._show(unit, uploads)
-            outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop)
-            if (word := given(self.resolve)) is not None:
-                outbox.resolve(unit, word, given(self.tracking_id))
+            word = Word(what, given(self.tracking_id)) if (what := given(self.resolve)) else None
+            outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop, word)
+            outbox.resolve(unit)
             deadline = time.time() + self.timeout
             upload = outbox.find_or_send(unit, deadline)
             if upload is None or (upload.status == "submitted" and not self.wait):
@@ -223,7 +225,7 @@ class SageUploadOperator(Stoppable, BaseOperator):
 
         with uploads.reading() as connection:
             related = unit.related(uploads, connection)
-        unit.remains(related, None)  # says how many there are, and what is wrong with them
+        unit.remains(related)  # says how many there are, and what is wrong with them
         with unit.file() as file:
             self.log.info("Dry run, nothing is sent to %s: %s.", self.scope, file.words())
             return {**result_of(None, self.scope, "dry_run"), "records": file.count or 0}

@@ -32,7 +32,7 @@ from airflow_cloudbilling.staging.columns import (
     texts,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 
 class Tables:
@@ -218,6 +218,8 @@ class Tables:
                 Column(name, MOMENT, comment="UTC, by the database")
                 for name in ("created_at", "submitted_at", "ended_at")
             ),
+            Column("told_at", MOMENT, comment="when a task said that it ended badly, or a person did, UTC"),
+            Column("word", TEXT, comment="resolve= of the task that sent it, which is not about this file"),
         )
         self.upload_item = self._table(
             "upload_item",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
@@ -44,6 +45,8 @@ class Upload(NamedTuple):
     task_id: str | None
     run_id: str | None
     map_index: int | None
+    word: str | None
+    told_at: datetime | str | None
     record_count: int | None
     accepted_count: int | None
     rejected_count: int | None
@@ -100,6 +103,12 @@ class Uploads:
         same = and_(upload.c.conn_id == conn_id, upload.c.scope == scope, upload.c.content_sha256 == content_sha256)
         return self._uploads(and_(same, upload.c.status.in_(FROZEN_STATES)), connection)
 
+    def of_reason(self, conn_id: str, scope: str, reason: str, connection: Connection | None = None) -> list[Upload]:
+        """Return the uploads that were sent again for a reason and may have reached Sage, the oldest first."""
+        upload = self.upload
+        same = and_(upload.c.conn_id == conn_id, upload.c.scope == scope, upload.c.reason == reason)
+        return self._uploads(and_(same, upload.c.status.in_(FROZEN_STATES)), connection)
+
     def tracked(self, conn_id: str, tracking_id: str) -> Upload | None:
         """Return the upload that Sage tracks under an id."""
         found = self._uploads(and_(self.upload.c.conn_id == conn_id, self.upload.c.tracking_id == tracking_id))
@@ -123,9 +132,17 @@ class Uploads:
         :param words: who says so, or what went wrong; kept with the items.
         """
         with self._writing() as connection:
-            values = {"status": "failed", "progress": words, "ended_at": self.staging.ledger.now(connection)}
+            now = self.staging.ledger.now(connection)
+            values = {"status": "failed", "progress": words, "ended_at": now, "told_at": now}
             if connection.execute(update(self.upload).where(self._undecided(upload_id)).values(values)).rowcount:
-                self.set_items(connection, upload_id, status="failed", message=words, ended_at=values["ended_at"])
+                self.set_items(connection, upload_id, status="failed", message=words, ended_at=now)
+
+    def told(self, upload_id: str) -> None:
+        """Write that a task now says how an upload has ended."""
+        with self._writing() as connection:
+            untold = and_(self.upload.c.upload_id == upload_id, self.upload.c.told_at.is_(None))
+            values = {"told_at": self.staging.ledger.now(connection)}
+            connection.execute(update(self.upload).where(untold).values(values))
 
     def lost(self, upload_id: str) -> None:
         """Write that nobody knows whether a file has reached Sage."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, insert, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, insert, or_, select
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.staging.dialects import dialect_of
@@ -25,6 +25,7 @@ class File(NamedTuple):
 
     :param conn_id: the connection of Sage.
     :param reason: why the same content is sent again, where it is.
+    :param word: the person's word that stands in the task, and so is about another file.
     """
 
     conn_id: str
@@ -33,6 +34,7 @@ class File(NamedTuple):
     close_id: str | None = None
     reason: str | None = None
     record_count: int | None = None
+    word: str | None = None
 
 
 class Item(NamedTuple):
@@ -102,8 +104,10 @@ def in_account(table: Table, account: Account, ids: Sequence[str]) -> ColumnElem
 def _check_content(uploads: Uploads, connection: Connection, file: File) -> None:
     upload = uploads.upload
     same = and_(*(upload.c[n] == getattr(file, n) for n in ("conn_id", "scope", "content_sha256")))
-    against = UNDECIDED if file.reason else FROZEN_STATES
-    if connection.scalar(select(func.count()).select_from(upload).where(same, upload.c.status.in_(against))):
+    if file.reason:
+        spent = and_(*(upload.c[n] == getattr(file, n) for n in ("conn_id", "scope", "reason")))
+        same = or_(and_(same, upload.c.status.in_(UNDECIDED)), spent)
+    if connection.scalar(select(func.count()).select_from(upload).where(same, upload.c.status.in_(FROZEN_STATES))):
         raise TakenError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -77,14 +78,18 @@ class Results:
             values = {"status": status, "ended_at": now, "result_uri": result_uri, **self._totals(connection)}
             of_upload = uploads.upload.c.upload_id == upload_id
             connection.execute(update(uploads.upload).where(of_upload).values(values))
-            unknown = self._open(connection, "unknown") if self._has_items else self._counts["unknown"]
-        strangers = self._strangers.total() if self._has_items else 0
+            unknown = self._open(connection, "unknown") if self.has_items else self._counts["unknown"]
+        strangers = self._strangers.total() if self.has_items else 0
         ended = uploads.get(upload_id)
         return Ended(ended, tuple(self._first), ended.rejected_count or 0, unknown, strangers)
 
-    @property
-    def _has_items(self) -> bool:
-        return self.upload.record_count is not None
+    @cached_property
+    def has_items(self) -> bool:
+        """Whether the file is of staged invoices; a user's own has no items."""
+        item = self.uploads.item
+        one = select(item.c.invoice_id).where(item.c.upload_id == self.upload.upload_id).limit(1)
+        with self.uploads.engine.connect() as connection:
+            return connection.scalar(one) is not None
 
     def told(self) -> Ended:
         """Return how the upload has ended before."""
@@ -93,7 +98,7 @@ class Results:
 
     def _before(self, connection: Connection) -> Ended:
         upload = self.uploads.get(self.upload.upload_id)
-        rejected = self._open(connection, "rejected") if self._has_items else upload.rejected_count or 0
+        rejected = self._open(connection, "rejected") if self.has_items else upload.rejected_count or 0
         return Ended(upload, self._told(connection), rejected, self._open(connection, "unknown"))
 
     def _fate(self, status: str) -> str:
@@ -138,7 +143,7 @@ class Results:
                 connection.execute(update(invoice).where(own, invoice.c.posted_at.is_(None)).values(values))
 
     def _totals(self, connection: Connection) -> Mapping[str, int]:
-        if not self._has_items:
+        if not self.has_items:
             counts = self._counts
             return {
                 "record_count": sum(counts.values()),

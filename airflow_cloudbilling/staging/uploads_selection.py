@@ -96,6 +96,13 @@ class Selection:
                 uploads[upload_id] = uploads.get(upload_id, 0) + count
         return Survey(free, posted, uploads)
 
+    def has_some_of(self, upload_id: str, connection: Connection) -> bool:
+        """Whether one of the invoices is in an upload, whatever became of it."""
+        invoice, item = self.staging.tables.invoice, self.staging.tables.upload_item
+        same = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.upload_id == upload_id)
+        found = select(item.c.invoice_id).select_from(invoice.join(item, same)).limit(1)
+        return any(connection.scalar(found.where(part)) is not None for part in self._parts(connection))
+
     def differences(self) -> list[str]:
         """Return in words, of an approved set, which invoices are no longer staged as they were approved."""
         invoice, left, told = self.staging.tables.invoice, dict(self.hashes), list[str]()
