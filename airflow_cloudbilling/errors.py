@@ -14,6 +14,7 @@ CloudBillingError                 the base; every error of this package is one
 │   ├── RejectedRecordsError      records could not be read and ``on_reject`` is ``fail``
 │   ├── IncompleteError           the vendor states another count than it sent
 │   └── RemovalError              more invoices would vanish than ``max_removed`` allows
+├── FindingsError                 a month was reconciled, and has findings that a person mends or accepts
 ├── StagingError                  the staging database refused
 └── ArchiveError                  the archive cannot be written or read, or what it holds is damaged; look at the store
 
@@ -129,6 +130,10 @@ class IncompleteError(LoadError):
 
 class RemovalError(LoadError):
     """The load would remove more invoices of the slice than allowed."""
+
+
+class FindingsError(CloudBillingError):
+    """A month was reconciled, and what was found is of a severity that fails."""
 
 
 class StagingError(CloudBillingError):

@@ -13,6 +13,8 @@ _DISTRIBUTION = "airflow-provider-cloudbilling"  # must be the distribution's na
 _IMPORTING = {  # every vendor with invoices has them: the connection's type decides which one is asked
     "operators": (
         "airflow_cloudbilling.operators.api",
+        "airflow_cloudbilling.operators.approval",
+        "airflow_cloudbilling.operators.deciding",
         "airflow_cloudbilling.operators.export",
         "airflow_cloudbilling.operators.invoices",
         "airflow_cloudbilling.operators.reconcile",

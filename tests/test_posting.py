@@ -74,8 +74,10 @@ def test_a_posted_invoice_stays_until_it_is_released(staging: Staging, erp: Erp)
     assert dump(erp)["invoice"] == before["invoice"]
     assert loaded.merged.invoices == 12
     assert posting.release(keys(1, 2), "A. Controller", "booked by mistake") == 2
-    findings = rows(erp, "finding", "accepted_by, accept_reason", "resolved_at IS NOT NULL")
-    assert findings == [("A. Controller", "booked by mistake")] * 2
+    findings = rows(erp, "finding", "rule, invoice_id, accepted_by, accept_reason", "resolved_at IS NOT NULL")
+    told = [("changed-after-posting", "INV-1"), ("released", "INV-1"), ("released", "INV-2")]
+    told += [("withdrawn-after-posting", "INV-2")]
+    assert findings == [(*one, "A. Controller", "booked by mistake") for one in told]
     merged = load(staging, changed).merged
     assert (merged.changed, merged.removed) == (1, 1)
     assert ids(erp) == set(map(str, range(12))) - {"2"}

@@ -7,9 +7,15 @@ from contextlib import contextmanager
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, RejectedRecordsError
+from airflow_cloudbilling.errors import (
+    ConfigurationError,
+    FindingsError,
+    InDoubtError,
+    RefusedError,
+    RejectedRecordsError,
+)
 
-NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError)
+NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError, FindingsError)
 
 
 @contextmanager

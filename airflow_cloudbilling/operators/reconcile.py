@@ -1,19 +1,154 @@
-"""Closing a month: what an ERP has posted."""
+"""Closing a month: whether what is staged is right and whole, and what an ERP has posted."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.errors import ConfigurationError, FindingsError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.deciding import who_decides
 from airflow_cloudbilling.operators.failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_cloudbilling.reconcile.month import Scope
+    from airflow_cloudbilling.reconcile.summary import Summary
+    from airflow_cloudbilling.staging.loader import Staging
+
+_FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
+
+
+class ReconcileInvoicesOperator(BaseOperator):
+    """Check a month: each invoice's sums, the vendors' counts, and what moved since the month before.
+
+    Findings are written to ``cloudbilling_finding``: once, whatever is repeated; what is mended is resolved, and an
+    accepted one stays quiet until its actual value changes. The invoices with their hashes and totals are written to
+    ``cloudbilling_close``, for a person to approve and for Sage to be sent: the same state is the same close. The log
+    shows the month on one screen. XCom ``approval`` holds the same as a question for an ``ApprovalOperator``.
+
+    :param staging_conn_id: connection of the staging database.
+    :param period: ``2026-10`` or ``2026-10-01/2026-11-01``; left out: as of ``StageInvoicesOperator``.
+    :param providers: connection types of the vendors, such as ``twotcloud``; ``None``: all that are staged.
+    :param fail_on: ``error``, ``warning`` (and errors) or ``never``.
+    :param drift_threshold: share by which what a customer or an item comes to may change against the month before;
+        empty: by any.
+    :param expected: slices that must be there, each ``{provider, account, kind}`` or a part of it, also as JSON;
+        ``None``: those of the month before.
+    :param drift_minimum: changes of less than this amount, in the invoice's currency, are passed over.
+    :param volume_factor: how many times the invoices of the month before are too many, or too few.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param report: file or object storage that the report is written to; its suffix is ``.md`` or ``.html``. XCom
+        ``report`` holds its address.
+    :raises AirflowFailException: after everything is written, when there are findings of the severity that fails; or
+        when an argument is wrong.
+    """
+
+    template_fields: Sequence[str] = (
+        "staging_conn_id",
+        "period",
+        "providers",
+        "fail_on",
+        "drift_threshold",
+        "expected",
+        "drift_minimum",
+        "volume_factor",
+        "schema",
+        "report",
+    )
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        staging_conn_id: str,
+        period: str | None = None,
+        providers: Sequence[str] | str | None = None,
+        fail_on: str = "error",
+        drift_threshold: str | float | None = "0.5",
+        expected: Sequence[Mapping[str, str]] | str | None = None,
+        drift_minimum: str | float = "1",
+        volume_factor: str | float = "10",
+        schema: str | None = None,
+        report: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.staging_conn_id = staging_conn_id
+        self.period = period
+        self.providers = providers
+        self.fail_on = fail_on
+        self.drift_threshold = drift_threshold
+        self.expected = expected
+        self.drift_minimum = drift_minimum
+        self.volume_factor = volume_factor
+        self.schema = schema
+        self.report = report
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Reconcile the month.
+
+        :returns: ``{period, close_id, findings: {error, warning}, totals: {currency: {net, tax, gross}}, sha256}``;
+            findings are those that are neither resolved nor accepted, totals those of all its invoices.
+        """
+        from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.reconcile.month import reconcile
+        from airflow_cloudbilling.reconcile.report import question, screen
+
+        with failing_for_good():
+            if self.fail_on not in _FAILING:
+                raise ConfigurationError(f"{self.fail_on!r} is none of {', '.join(_FAILING)}.", field="fail_on")
+            scope = self._scope(context)
+            staging = open_staging(self.staging_conn_id, self.schema)
+            summary = reconcile(staging, scope)
+            self.log.info("%s", screen(summary))
+            pushed = {"approval": question(summary), "report": self._report(staging, scope, summary)}
+            result = _result(summary)
+            if any(summary.found(severity) for severity in _FAILING[self.fail_on]):
+                _push(context, **pushed, return_value=result)  # Airflow keeps no result of a task that fails
+                raise FindingsError(_failure(summary))
+        _push(context, **pushed)
+        return result
+
+    def _scope(self, context: Context) -> Scope:
+        from airflow_cloudbilling.reconcile.history import Limits
+        from airflow_cloudbilling.reconcile.month import Scope
+
+        chosen = period_of(context, self.period, "UTC")
+        self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+        limits = Limits(
+            _number("drift_threshold", self.drift_threshold) if given(self.drift_threshold) else None,
+            _number("drift_minimum", self.drift_minimum),
+            _number("volume_factor", self.volume_factor, least=Decimal(1)),
+        )
+        providers = self.providers
+        if isinstance(providers, str):
+            providers = [part.strip() for part in (given(providers) or "").split(",") if part.strip()]
+        return Scope(chosen.period, providers or None, _slices(self.expected), limits)
+
+    def _report(self, staging: Staging, scope: Scope, summary: Summary) -> str | None:
+        """Write the report; return its address."""
+        location = given(self.report)
+        if not location:
+            return None
+        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.reconcile.findings import OpenFindings
+        from airflow_cloudbilling.reconcile.report import report
+
+        place = Place(location, "report")
+        with staging.engine.connect() as connection:
+            found = OpenFindings(connection, staging.tables, scope.period, scope.providers)
+            text = report(summary, found.listed(), location)
+            with place.failing("cannot be written", place.root), place.writing(place.root) as file:
+                file.writelines(part.encode() for part in text)
+        self.log.info("The report stands in %s.", place.address())
+        return place.address()
 
 
 class MarkPostedOperator(BaseOperator):
@@ -26,11 +161,21 @@ class MarkPostedOperator(BaseOperator):
     :param invoices: keys: mappings with ``provider, account, kind, invoice_id``, or these four in order.
     :param period: instead, every invoice of the slices of this period, ``2026-10`` or ``2026-10-01/2026-11-01``.
     :param reference: what the ERP calls its posting; kept with each invoice.
+    :param reason: why, where a person marks them; kept with the reference.
+    :param who: the person; ``None``: who started the run. Asked for only with a reason.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
     :raises AirflowFailException: when an argument is wrong or an invoice is not staged.
     """
 
-    template_fields: Sequence[str] = ("staging_conn_id", "invoices", "period", "reference", "schema")
+    template_fields: Sequence[str] = (
+        "staging_conn_id",
+        "invoices",
+        "period",
+        "reference",
+        "reason",
+        "who",
+        "schema",
+    )
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -40,6 +185,8 @@ class MarkPostedOperator(BaseOperator):
         reference: str,
         invoices: Sequence[Mapping[str, str] | Sequence[str]] | None = None,
         period: str | None = None,
+        reason: str | None = None,
+        who: str | None = None,
         schema: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -48,6 +195,8 @@ class MarkPostedOperator(BaseOperator):
         self.reference = reference
         self.invoices = invoices
         self.period = period
+        self.reason = reason
+        self.who = who
         self.schema = schema
 
     def execute(self, context: Context) -> dict[str, int]:
@@ -59,16 +208,64 @@ class MarkPostedOperator(BaseOperator):
         from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
         with failing_for_good():
-            period = given(self.period)
+            period, reference = given(self.period), self.reference
             if (self.invoices is None) == (period is None):
                 raise ConfigurationError("give either invoices or a period.", field="invoices")
+            if reason := given(self.reason):
+                reference = f"{reference} ({who_decides(context, self.who)}: {reason})"
             posting = Posting(open_staging(self.staging_conn_id, self.schema))
             if period:
                 keys = posting.of_period(Period.parse(period))
             else:
                 keys = [InvoiceKey.read(value) for value in self.invoices or ()]
-            marked = posting.mark(keys, self.reference)
-        self.log.info(
-            "%s invoices marked as posted under %r, %s were before.", marked, self.reference, len(keys) - marked
-        )
+            marked = posting.mark(keys, reference)
+        self.log.info("%s invoices marked as posted under %r, %s were before.", marked, reference, len(keys) - marked)
         return {"invoices": len(keys), "marked": marked}
+
+
+def _result(summary: Summary) -> dict[str, Any]:
+    return {
+        "period": str(summary.period),
+        "close_id": summary.close.close_id,
+        "findings": {severity: summary.found(severity) for severity in ("error", "warning")},
+        "totals": json.loads(summary.close.totals),
+        "sha256": summary.close.sha256,
+    }
+
+
+def _failure(summary: Summary) -> str:
+    rules = ", ".join(f"{count} {rule} ({severity})" for (severity, rule), count in summary.counts.items())
+    return (
+        f"{summary.period.key} has findings: {rules}. They stand in the log and in cloudbilling_finding; mend and"
+        " import again, or accept them with AcceptFindingOperator, then reconcile again."
+    )
+
+
+def _push(context: Context, **values: Any) -> None:
+    ti = context.get("ti")
+    for key, value in values.items():
+        if ti is not None and value is not None:
+            ti.xcom_push(key=key, value=value)
+
+
+def _number(field: str, value: object, least: Decimal = Decimal(0)) -> Decimal:
+    try:
+        number = Decimal(str(value).strip())
+        if number.is_finite() and number >= least:
+            return number
+    except InvalidOperation:
+        pass
+    raise ConfigurationError(f"{value!r} is no number from {least} on, such as '0.5'.", field=field)
+
+
+def _slices(expected: Sequence[Mapping[str, str]] | str | None) -> list[Mapping[str, Any]] | None:
+    """Return the expected slices; a template may have made JSON of them."""
+    if expected is None or (isinstance(expected, str) and not given(expected)):
+        return None
+    try:
+        found = json.loads(expected) if isinstance(expected, str) else list(expected)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise ConfigurationError(f"{expected!r} is no list of {{provider, account, kind}}.", field="expected")
+    return found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -12,6 +12,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     Select,
+    Table,
     and_,
     exists,
     func,
@@ -22,12 +23,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import ColumnElement
 
-from airflow_cloudbilling.model import Finding, Slice
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Finding, Period, Slice
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.tables import Tables
 from airflow_cloudbilling.staging.temporary import Batch, Sender, copy_rows, temporary
 
+if TYPE_CHECKING:
+    from airflow_cloudbilling.staging.loader import Staging
+
+_CHUNK = 500  # ids in one statement
 RULES_OF_SOURCES = ("unreadable-amounts",)  # a load that does not state them of an invoice resolves them
 
 
@@ -79,7 +85,9 @@ class Findings:
         :param gone: ids of the invoices that are staged no more.
         """
         finding, new = self._table, self._new
-        of_sources = and_(self._own, finding.c.rule.in_(RULES_OF_SOURCES), finding.c.resolved_at.is_(None))
+        of_sources = and_(
+            self._own, _by_load(finding), finding.c.rule.in_(RULES_OF_SOURCES), finding.c.resolved_at.is_(None)
+        )
         if not self._any and not self._connection.scalar(select(exists().where(of_sources))):
             return
         stated = exists().where(self._same())
@@ -87,7 +95,7 @@ class Findings:
         self.resolve(RULES_OF_SOURCES, ended)
         if self._any:
             quiet = or_(finding.c.resolved_at.is_(None), finding.c.accepted_at.is_not(None))
-            known = exists().where(self._own, self._same(), quiet)
+            known = exists().where(self._own, _by_load(finding), self._same(), quiet)
             self._tell_all(load_id, and_(new.c.invoice_id.in_(came), ~known))
 
     def tell(self, load_id: str, finding: Finding) -> None:
@@ -98,7 +106,7 @@ class Findings:
     def resolve(self, rules: Collection[str], which: ColumnElement[bool]) -> None:
         """Note that findings of the slice's account and kind are no longer true."""
         finding = self._table
-        open_ = and_(self._own, finding.c.rule.in_(rules), finding.c.resolved_at.is_(None))
+        open_ = and_(self._own, _by_load(finding), finding.c.rule.in_(rules), finding.c.resolved_at.is_(None))
         now = self._dialect.now(self._connection)
         self._connection.execute(update(finding).where(open_, which).values(resolved_at=now))
 
@@ -120,3 +128,40 @@ class Findings:
         values |= {name: new.c[name] for name in ("invoice_id", "rule")}
         each = (new.c.invoice_id, new.c.rule, self._dialect.bytewise(new.c.actual))
         copy_rows(self._connection, finding, new, values, select(new).where(which).group_by(*each))
+
+
+def _by_load(finding: Table) -> ColumnElement[bool]:
+    """Return the condition that a load told it: what a reconciliation tells is its own to resolve."""
+    return finding.c.load_id.is_not(None)
+
+
+def open_ones(staging: Staging, period: Period, rule: str) -> list[str]:
+    """Return the ids of a period's findings of a rule that are neither resolved nor accepted."""
+    finding = staging.tables.finding
+    undecided = and_(finding.c.resolved_at.is_(None), finding.c.accepted_at.is_(None))
+    query = select(finding.c.finding_id).where(finding.c.period == str(period), finding.c.rule == rule, undecided)
+    with staging.engine.connect() as connection:
+        return list(connection.scalars(query))
+
+
+def accept(staging: Staging, ids: Sequence[str], who: str, reason: str) -> int:
+    """Take a person's word that findings are in order; they stay quiet until their actual value changes.
+
+    :param who: the person; kept with ``reason``. One that was accepted before stays with who did so first.
+    :returns: how many were accepted now.
+    :raises ConfigurationError: when there is none of an id; then none is accepted.
+    """
+    finding, accepted = staging.tables.finding, 0
+    with staging.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin() as connection:
+        values = {"accepted_by": who, "accepted_at": staging.ledger.now(connection), "accept_reason": reason}
+        wanted = sorted(set(ids))
+        for start in range(0, len(wanted), _CHUNK):
+            chunk = wanted[start : start + _CHUNK]
+            of_chunk = finding.c.finding_id.in_(chunk)
+            unknown = set(chunk) - set(connection.scalars(select(finding.c.finding_id).where(of_chunk)))
+            if unknown:
+                first = ", ".join(map(repr, sorted(unknown)[:5]))
+                raise ConfigurationError(f"there is no finding {first} in {finding.name}.", field="findings")
+            fresh = update(finding).where(of_chunk, finding.c.accepted_at.is_(None)).values(values)
+            accepted += connection.execute(fresh).rowcount
+    return accepted

@@ -6,14 +6,15 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.model import Period, Slice
-from airflow_cloudbilling.staging.frozen import FROZEN_STATES
-from airflow_cloudbilling.staging.ledger import of_slice
+from airflow_cloudbilling.model import Finding, Period, Slice
+from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
+from airflow_cloudbilling.staging.ledger import of_slice, slice_values
 from airflow_cloudbilling.staging.revisions import RULES
 from airflow_cloudbilling.staging.uploads_sending import is_sending
 
@@ -84,8 +85,9 @@ class Posting:
     def release(self, keys: Iterable[InvoiceKey], who: str, reason: str) -> int:
         """Let invoices follow the vendor again: the next load brings what changed and takes what was withdrawn.
 
-        :param who: the person who says so; kept with ``reason`` in the findings that this resolves.
-        :returns: how many were released.
+        :param who: the person who says so; kept with ``reason`` in the findings that this resolves, and in one of the
+            rule ``released``, resolved as well, that says so of each invoice.
+        :returns: how many were posted, or on their way to be.
         :raises ConfigurationError: for one that is on its way to Sage: released, it could go a second time.
         """
         released = 0
@@ -100,16 +102,19 @@ class Posting:
     def _thaw(self, connection: Connection, account: Slice, ids: list[str], who: str, reason: str) -> int:
         invoice, item, finding = self.tables.invoice, self.tables.upload_item, self.tables.finding
         chosen = and_(self._of(invoice, account), invoice.c.invoice_id.in_(ids))
-        released = connection.execute(
-            update(invoice).where(chosen).values(posted_at=None, posted_reference=None)
-        ).rowcount
+        posted = (invoice.c.invoice_id, invoice.c.slice_period, invoice.c.posted_reference)
+        frozen = connection.execute(select(*posted).where(chosen, is_frozen(self.tables))).all()
+        connection.execute(update(invoice).where(chosen).values(posted_at=None, posted_reference=None))
         open_items = and_(self._of(item, account), item.c.invoice_id.in_(ids), item.c.status.in_(FROZEN_STATES))
         connection.execute(update(item).where(open_items).values(status="released", message=f"{who}: {reason}"))
         now = self.staging.ledger.now(connection)
         told = and_(self._of(finding, account), finding.c.invoice_id.in_(ids), finding.c.rule.in_(RULES.values()))
         values = {"resolved_at": now, "accepted_by": who, "accepted_at": now, "accept_reason": reason}
         connection.execute(update(finding).where(told, finding.c.resolved_at.is_(None)).values(values))
-        return released
+        if frozen:
+            own = {**slice_values(account), **values, "created_at": now}
+            connection.execute(insert(finding), [{**own, **_released(*row)} for row in frozen])
+        return len(frozen)
 
     def _accounts(self, keys: Iterable[InvoiceKey]) -> Generator[tuple[Connection, Slice, list[str]], None, None]:
         for (provider, account, kind), group in groupby(sorted(set(keys)), key=lambda key: key[:3]):
@@ -144,6 +149,14 @@ class Posting:
 
     def _of(self, table: Any, account: Slice) -> ColumnElement[bool]:
         return of_slice(table, account, period=False)
+
+
+def _released(invoice_id: str, period: str, reference: str | None) -> dict[str, str | None]:
+    """Return the finding that keeps who released an invoice; it asks nobody for anything."""
+    expected = f"posted as {reference}" if reference else "posted"
+    message = f"Invoice {invoice_id} was released: it follows the vendor again, and may be posted again."
+    told = Finding(invoice_id, "released", "warning", expected, "released", message)
+    return {**told._asdict(), "finding_id": str(uuid4()), "period": period}
 
 
 def _chunks(ids: list[str]) -> Iterator[list[str]]:

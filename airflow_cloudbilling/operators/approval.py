@@ -1,0 +1,90 @@
+"""Asking a person whether a reconciled month may be sent, with Airflow's own question for approval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from airflow_cloudbilling.operators.failing import failing_for_good
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_cloudbilling.staging.loader import Staging
+
+
+class ApproveCloseOperator(ApprovalOperator):
+    """Ask a person whether a close may be sent, show what is in it, and write the answer to ``cloudbilling_close``.
+
+    Everything else is as of Airflow's ``ApprovalOperator``: "Reject" skips what follows. A close that was approved
+    before is not asked for again; one that was sent before ends this task, and what follows, skipped.
+
+    :param staging_conn_id: connection of the staging database.
+    :param close_id: the result's ``close_id`` of ``ReconcileInvoicesOperator``.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param subject: headline; ``None``: names the month.
+    :param body: the question, in Markdown; ``None``: the month's totals and findings.
+    :raises AirflowFailException: when there is no such close, or what is staged is no longer what was reconciled.
+    """
+
+    template_fields: Sequence[str] = (*ApprovalOperator.template_fields, "staging_conn_id", "close_id", "schema")
+
+    def __init__(
+        self,
+        *,
+        staging_conn_id: str,
+        close_id: str,
+        schema: str | None = None,
+        subject: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(subject=subject or "", **kwargs)
+        self.staging_conn_id = staging_conn_id
+        self.close_id = close_id
+        self.schema = schema
+
+    def execute(self, context: Context) -> Any:
+        """Ask, unless it is decided already."""
+        from airflow_cloudbilling.reconcile.approval import summary_of
+        from airflow_cloudbilling.reconcile.closes import APPROVED, read, uploads_of
+        from airflow_cloudbilling.reconcile.report import question
+
+        with failing_for_good():
+            staging = self._staging()
+            close = read(staging, self.close_id)
+            with staging.engine.connect() as connection:
+                sent = uploads_of(connection, staging.tables, self.close_id)
+            if sent:
+                raise AirflowSkipException(f"Close {self.close_id} went with upload {sent[0]} already.")
+            summary = summary_of(staging, self.close_id)
+        if close.status == APPROVED:
+            self.log.info("Close %s was approved by %s at %s.", self.close_id, close.approved_by, close.approved_at)
+            return {"chosen_options": [self.APPROVE], "params_input": {}, "responded_by_user": None}
+        self.subject = self.subject or f"May the invoices of {summary.period.key} be sent?"
+        self.body = self.body or question(summary)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Write what the person said, and go on or skip what follows."""
+        from airflow_cloudbilling.reconcile.approval import approve, reject
+
+        if "error" not in event:
+            with failing_for_good():
+                decide = approve if self.APPROVE in event["chosen_options"] else reject
+                close = decide(self._staging(), self.close_id, _person(event))
+            self.log.info("Close %s is %s by %s.", self.close_id, close.status, close.approved_by)
+        return super().execute_complete(context, event)
+
+    def _staging(self) -> Staging:
+        from airflow_cloudbilling.operators.database import open_staging
+
+        return open_staging(self.staging_conn_id, self.schema)
+
+
+def _person(event: dict[str, Any]) -> str:
+    """Return who answered; where the time ran out and there is a default, nobody did."""
+    user = event.get("responded_by_user") or {}
+    return str(user.get("name") or user.get("id") or "nobody in time, by default")

@@ -1,0 +1,123 @@
+"""What was approved is what is sent: the invoices of a reconciled month with the hashes of their contents.
+
+``sha256`` is that of the row's own three columns, ``period``, ``invoices`` and ``totals``, as UTF-8 with a line feed
+between them. ``invoices`` is a JSON array, without blanks and in ASCII, of ``[provider, account, kind, invoice_id,
+content_hash]``, sorted by their JSON texts; ``totals`` is by currency. The same month in the same state is the same
+close.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, insert, select, update
+
+from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.reconcile.arithmetic import Head
+from airflow_cloudbilling.staging.dialects import dialect_of
+from airflow_cloudbilling.staging.frozen import FROZEN_STATES
+from airflow_cloudbilling.staging.ledger import totals_json
+from airflow_cloudbilling.staging.loader import Staging
+from airflow_cloudbilling.staging.tables import Tables
+
+OPEN, APPROVED, REJECTED = "open", "approved", "rejected"
+_NAMESPACE = UUID("6f0d35c5-3f0a-5d0c-9a57-5a4b3f1c7e21")
+
+Totals = Mapping[str, Mapping[str, "str | None"]]
+
+
+class Close(NamedTuple):
+    """A row of ``cloudbilling_close``, without its invoices.
+
+    :param approved_by: the person who decided, whatever it was.
+    """
+
+    close_id: str
+    period: str
+    totals: str
+    sha256: str
+    status: str
+    approved_by: str | None
+    approved_at: Any
+
+
+def member(head: Head) -> str:
+    """Return an invoice as it stands in a close."""
+    key = (head.provider, head.account, head.kind, head.invoice_id, head.content_hash)
+    return json.dumps(key, separators=(",", ":"))
+
+
+def write(connection: Connection, tables: Tables, period: Period, members: Iterable[str], totals: Totals) -> Close:
+    """Write a close, unless it is there; in the caller's transaction."""
+    invoices, sums = f"[{','.join(sorted(members))}]", totals_json(totals)
+    digest = sha256(f"{period}\n{invoices}\n{sums}".encode()).hexdigest()
+    close_id = str(uuid5(_NAMESPACE, digest))
+    if found := _read(connection, tables, close_id):
+        return found
+    row = {"close_id": close_id, "period": str(period), "totals": sums, "sha256": digest, "status": OPEN}
+    now = dialect_of(connection.dialect.name).now(connection)
+    connection.execute(insert(tables.close), [{**row, "invoices": invoices, "created_at": now}])
+    return Close(**row, approved_by=None, approved_at=None)
+
+
+def read(staging: Staging, close_id: str) -> Close:
+    """Return a close.
+
+    :raises ConfigurationError: when there is none of this id.
+    """
+    with staging.engine.connect() as connection:
+        return _there(_read(connection, staging.tables, close_id), close_id)
+
+
+def uploads_of(connection: Connection, tables: Tables, close_id: str) -> list[str]:
+    """Return the uploads that a close is on its way in, or was sent with."""
+    upload = tables.upload
+    own = select(upload.c.upload_id).where(upload.c.close_id == close_id, upload.c.status.in_(FROZEN_STATES))
+    return list(connection.scalars(own))
+
+
+def decide(staging: Staging, close_id: str, status: str, by: str) -> Close:
+    """Write a person's decision; one that is made stays with who made it first.
+
+    :param status: ``approved``, or ``rejected``: then nothing of it may be sent, even if it was approved before.
+    :raises ConfigurationError: when there is no such close, nobody is named, or what is rejected was sent.
+    """
+    if not by.strip():
+        raise ConfigurationError("is empty; say who decides.", field="by")
+    tables, dialect = staging.tables, dialect_of(staging.engine.dialect.name)
+    with staging.engine.connect() as connection, dialect.locked(connection, f"close/{close_id}"):
+        before = _there(_read(connection, tables, close_id), close_id)
+        if before.status == status:
+            return before
+        if status == REJECTED and (sent := uploads_of(connection, tables, close_id)):
+            raise ConfigurationError(f"close {close_id!r} went with upload {sent[0]} already.", field="close_id")
+        at = dialect.now(connection) if status == APPROVED else None
+        values = {"status": status, "approved_by": by, "approved_at": at}
+        connection.execute(update(tables.close).where(tables.close.c.close_id == close_id).values(values))
+        return _there(_read(connection, tables, close_id), close_id)
+
+
+def _read(connection: Connection, tables: Tables, close_id: str) -> Close | None:
+    close = tables.close
+    columns = [close.c[name] for name in Close._fields]
+    row = connection.execute(select(*columns).where(close.c.close_id == close_id)).first()
+    return Close(*row) if row else None
+
+
+def _there(close: Close | None, close_id: str) -> Close:
+    if close is None:
+        message = f"there is no close {close_id!r}; reconcile the period first."
+        raise ConfigurationError(message, field="close_id")
+    return close
+
+
+def members(connection: Connection, tables: Tables, close_id: str) -> list[list[str]]:
+    """Return the invoices of a close: key and content hash of each."""
+    text = connection.scalar(select(tables.close.c.invoices).where(tables.close.c.close_id == close_id))
+    found: list[list[str]] = json.loads(text or "[]")
+    return found

@@ -1,0 +1,194 @@
+"""A month as it is staged, read as of one moment, slice by slice and some hundred invoices at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, select
+
+from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.reconcile.arithmetic import Head, LineSums, Tax
+from airflow_cloudbilling.reconcile.currencies import rounded
+from airflow_cloudbilling.staging.frozen import is_frozen
+from airflow_cloudbilling.staging.ledger import of_slice
+from airflow_cloudbilling.staging.tables import Tables
+
+_PAGE = 500  # invoices read at once
+_LINES = 5_000  # lines held at once
+_FIRST, _LAST = Head._fields.index("net_amount"), Head._fields.index("payable_amount") + 1  # of a head's amounts
+
+Line = tuple[str, Any, Any, "str | None", "str | None"]  # invoice_id, net, tax, customer_id, item_code
+
+
+class SliceKey(NamedTuple):
+    """An account and kind of a provider, of whatever period."""
+
+    provider: str
+    account: str
+    kind: str
+
+
+class Charges(NamedTuple):
+    """What lines come to by currency and customer, and by currency and item."""
+
+    customers: dict[tuple[str, str], Decimal]
+    items: dict[tuple[str, str], Decimal]
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Read as of one moment, whatever is committed meanwhile."""
+    with engine.connect() as connection:
+        if engine.dialect.name != "sqlite":  # which has no other way to read
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
+def let_the_database_learn(engine: Engine, tables: Tables) -> None:
+    """Let PostgreSQL count tables that it has never counted: it takes them for empty and walks them for each page."""
+    if engine.dialect.name != "postgresql":
+        return
+    known = "SELECT 1 FROM pg_stats WHERE tablename = %s AND attname = 'invoice_id' LIMIT 1"
+    with engine.begin() as connection:
+        for table in (tables.invoice, tables.invoice_line, tables.slice_invoice, tables.invoice_tax, tables.finding):
+            if connection.exec_driver_sql(known, (table.name,)).first() is None:
+                connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
+
+
+class Reader:
+    """Reads invoices by their ids, which every database finds whatever it knows of its tables.
+
+    :param connection: from :func:`snapshot`.
+    """
+
+    def __init__(self, connection: Connection, tables: Tables) -> None:
+        self.connection = connection
+        self.tables = tables
+
+    def ids(self, key: SliceKey, period: Period) -> Iterator[list[str]]:
+        """Yield the ids of a slice's invoices in their order, a page at a time."""
+        slices = self.tables.slice_invoice
+        own = of_slice(slices, Slice(*key, period))
+        query = select(slices.c.invoice_id).where(own).order_by(slices.c.invoice_id).limit(_PAGE)
+        page = list(self.connection.scalars(query))
+        while page:
+            yield page
+            page = list(self.connection.scalars(query.where(slices.c.invoice_id > page[-1])))
+
+    def heads(self, key: SliceKey, ids: Collection[str]) -> dict[str, Head]:
+        """Return the staged invoices of a page by their ids."""
+        invoice = self.tables.invoice
+        columns = [invoice.c[name] for name in Head._fields[:-1]]
+        query = select(*columns, is_frozen(self.tables)).where(_in(invoice, key, ids))
+        return {row.invoice_id: _head(row) for row in self.connection.execute(query)}
+
+    def sums(self, key: SliceKey, heads: dict[str, Head], charges: Charges | None = None) -> Iterator[LineSums]:
+        """Yield what the lines of each invoice come to, in the order of ``heads``.
+
+        :param charges: takes in what they come to by customer and item.
+        """
+        found = dict.fromkeys(heads, LineSums())
+        for invoice_id, lines in self._lines(key, list(heads)):
+            for chunk in lines:
+                found[invoice_id] = _added(found[invoice_id], chunk)
+                if charges:
+                    _charge(charges, heads[invoice_id], chunk)
+        if charges:
+            for head in heads.values():
+                if not head.line_count and head.net_amount is not None and head.buyer_id:
+                    _add(charges.customers, (head.currency or "", head.buyer_id), head.net_amount)
+        yield from (found[invoice_id] for invoice_id in heads)
+
+    def taxes(self, key: SliceKey, ids: Collection[str]) -> dict[str, list[Tax]]:
+        """Return the VAT breakdowns of a page's invoices, of those that have one."""
+        tax = self.tables.invoice_tax
+        columns = [tax.c[name] for name in Tax._fields]
+        query = select(tax.c.invoice_id, *columns).where(_in(tax, key, ids)).order_by(tax.c.invoice_id, "tax_number")
+        found: dict[str, list[Tax]] = {}
+        for invoice_id, *amounts in self.connection.execute(query):
+            found.setdefault(invoice_id, []).append(Tax(*map(_decimal, amounts)))
+        return found
+
+    def rounded_lines(self, key: SliceKey, head: Head) -> Callable[[], Decimal]:
+        """Return a function that adds up an invoice's lines, each rounded to its currency's smallest unit."""
+
+        def total() -> Decimal:
+            line, found = self.tables.invoice_line, Decimal(0)
+            query = select(line.c.net_amount).where(_in(line, key, [head.invoice_id]))
+            with closing(self._stream(query)) as nets:
+                for net in nets:
+                    found = exact_sum(found, rounded(_decimal(net[0]) or Decimal(0), head.currency))
+            return found
+
+        return total
+
+    def _lines(self, key: SliceKey, ids: Sequence[str]) -> Iterator[tuple[str, Iterator[list[Line]]]]:
+        """Yield each invoice's lines, some thousand at a time: one invoice may have a million."""
+        line = self.tables.invoice_line
+        names = ("invoice_id", "net_amount", "tax_amount", "customer_id", "item_code")
+        query = select(*(line.c[name] for name in names)).where(_in(line, key, ids)).order_by(line.c.invoice_id)
+        with closing(self._stream(query)) as rows:
+            for invoice_id, own in groupby(rows, key=lambda row: row[0]):
+                yield invoice_id, _chunks(own)
+
+    def _stream(self, query: Any) -> Any:
+        """Return rows that are fetched as they are read."""
+        return self.connection.execute(query, execution_options={"yield_per": _LINES})
+
+
+def _in(table: Table, key: SliceKey, ids: Collection[str]) -> ColumnElement[bool]:
+    of_account = (table.c[name] == value for name, value in key._asdict().items())
+    return and_(*of_account, table.c.invoice_id.in_(list(ids)))
+
+
+def _head(row: Sequence[Any]) -> Head:
+    *others, frozen = row[_LAST:]
+    return Head(*row[:_FIRST], *map(_decimal, row[_FIRST:_LAST]), *others, bool(frozen))  # type: ignore[call-arg] # a column each
+
+
+def _decimal(amount: Any) -> Decimal | None:
+    """Return an amount in its one form: SQLite has text, MySQL twelve decimals."""
+    return None if amount is None else Decimal(canonical(Decimal(amount)))
+
+
+def _chunks(rows: Iterable[Line]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) >= _LINES:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _added(sums: LineSums, chunk: list[Line]) -> LineSums:
+    nets = [Decimal(row[1]) for row in chunk if row[1] is not None]
+    taxes = [Decimal(row[2]) for row in chunk if row[2] is not None]
+    return LineSums(
+        sums.lines + len(chunk),
+        sums.nets + len(nets),
+        exact_sum(sums.net, *nets),
+        sums.taxes + len(taxes),
+        exact_sum(sums.tax, *taxes),
+    )
+
+
+def _charge(charges: Charges, head: Head, chunk: list[Line]) -> None:
+    currency = head.currency or ""
+    for _, net, _, customer, item in chunk:
+        if net is not None:
+            amount = Decimal(net)
+            if customer := customer or head.buyer_id:
+                _add(charges.customers, (currency, customer), amount)
+            if item:
+                _add(charges.items, (currency, item), amount)
+
+
+def _add(sums: dict[tuple[str, str], Decimal], key: tuple[str, str], amount: Decimal) -> None:
+    sums[key] = exact_sum(sums[key], amount) if key in sums else amount
