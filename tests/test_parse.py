@@ -316,6 +316,55 @@ def test_xml_says_the_same() -> None:
     ]
 
 
+PLAIN = Shape(lists=("Orders", "Parts"), marks=("Header",), root="order")
+PARTS = [
+    "<n>1</n><m/>",
+    "<n>1</n><m />",
+    "<n></n><m>R&amp;D &lt;&quot;&apos;&gt;</m>",
+    "<n>1</n><m>&#228;&#13;</m>",
+    "<n>1</n><m>a<!-- <Part><n>9</n></Part> -->b</m>",
+    "<n>1</n><m><![CDATA[</Part>]]></m>",
+    "<n>1</n><n>2</n>",
+    "\r\n <n>1</n>\t<m>\r\n</m> ",
+    "<n><a>1</a></n>",
+    "<é>1</é>",
+    "",
+    "text",
+]
+
+
+@pytest.mark.parametrize("file", [Dribble, Halves, io.BytesIO])
+def test_leaves_are_the_same_whether_lxml_reads_them_or_not(file: type[io.BytesIO]) -> None:
+    draw = random.Random(file.__name__)
+    parts = [draw.choice(PARTS) for _ in range(300)]
+
+    def leaves(attribute: str) -> list[Any]:
+        lists = (parts[start : start + 10] for start in range(0, len(parts), 10))
+        orders = ("".join(f"<Part{attribute}>{part}</Part>\n" for part in some) for some in lists)
+        rest = "".join(f"<Order><Parts>{order}</Parts></Order>" for order in orders)
+        body = f"<Orders><Count>{'1' * 70_000}</Count>{rest}</Orders>".encode()  # the beginning is read at once
+        return [leaf for event in read(file(body), None, PLAIN) for leaf in event.leaves]
+
+    assert leaves("") == leaves(' of="lxml"')
+
+
+@pytest.mark.parametrize("between", ["", " " * 70_000], ids=["at once", "much later"])
+def test_leaves_in_a_comment_are_none(between: str) -> None:
+    part = "<Part><n>1</n></Part>"
+    for before, after in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?xx ", "?>")):
+        hidden = f"{before}{between}<Parts>{part}</Part></Parts>{part}{after}"
+        body = f"<Orders><Order>{hidden}<Parts>{part}{between}{hidden}{part}</Parts></Order></Orders>"
+        found = [leaf for event in read(Halves(body.encode()), None, PLAIN) for leaf in event.leaves]
+        assert found == [{"n": "1"}] * 2
+
+
+@pytest.mark.parametrize("part", ["<n>1</m>", "<n>&b;</n>", "<n>\x01</n>", "<n>a]]></n><", "<1>1</1>", "<n>\ud800</n>"])
+def test_a_leaf_that_is_malformed_is_refused_like_anything_else(part: str) -> None:
+    body = f"<Orders><Order><Parts><Part><n>1</n></Part><Part>{part}</Part></Parts></Order></Orders>"
+    with pytest.raises(Malformed, match=r"breaks off or is malformed after byte \d+: "):
+        list(read(Halves(body.encode("utf-8", "surrogatepass")), None, PLAIN))
+
+
 def test_a_list_further_down_is_found_where_a_level_is_left_out() -> None:
     leaves = [event for event in events('{"Orders": [{"Parts": [{"n": 1}]}]}') if event[0] == "leaf"]
     assert leaves == [("leaf", 3, "", {"n": "1"}, '{"n": 1}')]

@@ -52,18 +52,22 @@ def utf8(body: IO[bytes], charset: str | None) -> Iterator[bytes]:
         raise Malformed(f"the XML is not {coding} text: {error}") from None
 
 
-def prolog(chunks: Iterator[bytes], expected: str) -> bytes:
-    """Read up to the root's start tag; refuse a document type and a root that is not the vendor's."""
+def prolog(chunks: Iterator[bytes], expected: str) -> tuple[bytes, bytes]:
+    """Read up to the root's start tag; return what stands before it, and what was read from there on.
+
+    :raises Malformed: for a document type, and for a root that is not the vendor's.
+    """
     head = b""
     for chunk in chunks:
         head += chunk
-        rest = head[_end_of_prolog(head) :]
+        end = _end_of_prolog(head)
+        rest = head[end:]
         if rest[:2] == b"<!" and rest[2:4] != b"--"[: len(rest) - 2]:
             raise Malformed(f"an XML document type or an HTML page is refused, {found(rest[:200])}")
         if root := _ROOT.match(rest):
             if expected not in root[1].decode().lower():
                 raise Malformed(f"expected an XML root like InvoiceResponse, {found(rest[:200])}")
-            return head
+            return head[:end], rest
         if len(head) > LONGEST_PROLOG:
             break
     raise Malformed(f"the XML has no root element, {found(head[:200])}")

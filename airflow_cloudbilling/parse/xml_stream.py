@@ -1,35 +1,25 @@
 """XML of any size as a stream of records, in the same events as JSON: hardened lxml, a tree of one chunk at a time.
 
 A document type declaration is refused before lxml sees it, so there are no entities to expand and nothing to fetch.
-The children of a record under their expected names are streamed; whatever stands elsewhere or under another name is
-read from the tree when its parent ends (up to a cap), by the same rules.
+Plain leaves, which are the most of a large body, are read out of the source and never get to lxml.
 """
 
 from __future__ import annotations
 
-from typing import IO, TYPE_CHECKING, Any
+import re
+from collections.abc import Generator, Iterable
+from itertools import chain
+from typing import IO
 
-from airflow_cloudbilling.parse.events import (
-    CLOSE,
-    LARGEST_VALUE,
-    LEAVES,
-    MEMBERS,
-    OPEN,
-    Event,
-    Events,
-    Malformed,
-    Shape,
-    found,
-)
-from airflow_cloudbilling.parse.fields import fold
-from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
-from airflow_cloudbilling.parse.xml_text import declarations, local, source_text, value_of
+from airflow_cloudbilling.parse.events import Event, Events, Malformed, Shape, found
+from airflow_cloudbilling.parse.xml_guard import prolog, utf8
+from airflow_cloudbilling.parse.xml_leaves import PlainLeaves
+from airflow_cloudbilling.parse.xml_records import Records
+from airflow_cloudbilling.parse.xml_text import ways
 
-if TYPE_CHECKING:
-    from lxml.etree import _Element as Element
-
-
-_LEAF_SIZE = 2048  # characters; more or less
+_WINDOW = 64 * 1024  # bytes of leaves that are read at once
+_MISSES = 8  # leaves that are not plain, one after the other, until none is expected to be
+_POSITION = re.compile(r",? line \d+(?:, column \d+)?")  # within what lxml is given, which is not all
 
 
 def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_raw: bool = True) -> Events:
@@ -43,232 +33,103 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
     from lxml import etree
 
     chunks = utf8(body, charset)
-    first = prolog(chunks, shape.root)
-    reader = _Reader(shape, keep_raw)
-    parser = hardened_parser(reader.tags())
+    before, first = prolog(chunks, shape.root)
+    source = _Source(shape, keep_raw)
     try:
-        yield from reader.feed(parser, first)
-        for chunk in chunks:
-            yield from reader.feed(parser, chunk)
-        root = parser.close()
+        yield from source.read(before, chain([first], chunks))
     except etree.XMLSyntaxError as error:
-        raise Malformed(f"the XML breaks off or is malformed: {error.msg}; it begins: {found(first[:200])}") from None
-    yield from reader.finish(root)
+        reason, begin = _POSITION.sub("", error.msg), found((before + first)[:200])
+        raise Malformed(
+            f"the XML breaks off or is malformed after byte {source.position}: {reason}; it begins: {begin}"
+        ) from None
 
 
-class _Frame:
-    """An element that is open: a record, or a list of records."""
+class _Source:
+    """The text of a body, part of which is plain leaves, and part is lxml's."""
 
-    __slots__ = ("element", "items", "last", "leaves", "level", "record")
-
-    def __init__(self, element: Element, level: int, *, record: bool, leaves: bool = False) -> None:
-        self.element = element
-        self.level = level  # of the record; of a list, its records' level
-        self.record = record
-        self.leaves = leaves  # a list of leaves
-        self.items = 0
-        self.last: Element | None = None  # handled, and removed when the next sibling begins
-
-
-class _Reader:
     def __init__(self, shape: Shape, keep_raw: bool) -> None:
-        self.shape = shape
-        self.leaf = shape.leaf
-        self.lists = shape.levels()
-        self.singular = shape.singular()
-        self.keep_raw = keep_raw
-        self.stack: list[_Frame] = []
-        self.leaves: list[Any] = []  # of one list, read and not yet told
-        self.raws: list[str] = []
-        self.unread = 0
-        self.seen = False  # whether a list of records, or one, has come
-        self.noise: tuple[tuple[str, str], ...] = ()
+        self._records = Records(shape, keep_raw)
+        self._plain = PlainLeaves(self._records.tree.is_leaf)
+        self._gates: re.Pattern[bytes] | None = _gates(shape)  # None: nothing is plain any more
+        self._list: str | None = None  # of leaves, one of which may begin where lxml has read to
+        self._misses = 0
+        self.position = 0  # bytes that are read
 
-    def tags(self) -> tuple[str, ...]:
-        """Return the element names to be told of, in the writings in use; others are found in the tree."""
-        lists = [name for name, _ in self.shape.names()]
-        names = [*lists, *(name.removesuffix("s") for name in lists)]
-        return tuple(f"{{*}}{way}" for name in names for way in (name, name[0].lower() + name[1:], name.lower()))
+    def read(self, before: bytes, chunks: Iterable[bytes]) -> Events:
+        """Read the whole body.
 
-    def feed(self, parser: Any, chunk: bytes) -> Events:
-        """Give lxml one chunk and yield what it completes."""
-        if not chunk:
-            return
-        parser.feed(chunk)
-        self.unread += len(chunk)
-        for kind, element in parser.read_events():
-            if not self.stack:
-                yield from self._begin(element.getroottree().getroot())
-            frame = self.stack[-1]
-            if frame.leaves and element.getparent() is frame.element and self._is_leaf(element):
-                if kind == "end":
-                    yield from self._settle(frame, element)
-                    self._hold(element)
-                    frame.last = element
-                    frame.items += 1
-            else:
-                yield from self._held()
-                yield from self._start(element) if kind == "start" else self._end(element)
-        yield from self._held()
-        if self.unread > LARGEST_VALUE:
-            raise Malformed(f"the XML has {self.unread} bytes without an element of {', '.join(self.shape.lists)}")
+        :param before: what stands before the root.
+        """
+        yield from self._feed(before)
+        text = b""
+        for chunk in chunks:
+            text = yield from self._split(text + chunk)
+        yield from self._feed(text)
+        yield from self._records.finish()
 
-    def finish(self, root: Element) -> Events:
-        """Yield what is left when the body has ended."""
-        if not self.stack:
-            yield from self._begin(root)
-        frame = self.stack[0]
-        rest = [child for child in root if child is not frame.last]
-        invoices = frame.level or self.seen or any(self._level(child, 0) for child in rest)
-        if not invoices and _is_list_of(rest, root):
-            yield from self._records(root, 1)
-            return
-        if not invoices and (rest or (root.text or "").strip()):
-            raise Malformed(f"the XML holds no list of invoices, {found(source_text(root, ()))}")
-        yield from self._close(frame)
+    def _split(self, text: bytes) -> Generator[Event, None, bytes]:
+        """Read plain leaves where there may be some, and give lxml all the rest; return what is not whole yet."""
+        at = 0
+        while True:
+            if self._list:
+                at = yield from self._leaves(text, at, self._list)
+            gate = self._gates.search(text, at) if self._gates else None
+            if gate is None:
+                break
+            yield from self._feed(text[at : gate.end()])
+            self._list = self._records.between_leaves() if self._gates else None
+            at = gate.end()
+        end = at if self._list and len(text) - at <= _WINDOW else _last_tag(text, at)
+        yield from self._feed(text[at:end])
+        return text[end:]
 
-    def _begin(self, root: Element) -> Events:
-        name = fold(root.tag)
-        self.noise = declarations(root)
-        if self.lists.get(name) == 1:
-            self.stack.append(_Frame(root, 1, record=False))
-        elif self.singular.get(name) == 1:
-            self.stack.append(_Frame(root, 1, record=True))
-            yield Event(OPEN, 1)
-        else:
-            self.stack.append(_Frame(root, 0, record=True))
+    def _feed(self, piece: bytes) -> Events:
+        if piece:
+            yield from self._records.feed(piece)
+            self.position += len(piece)
+            self._list = None
+            if (b"<!" in piece or b"<?" in piece) and self._records.between_leaves():
+                self._gates = None  # what looks like a leaf from now on may stand in a comment
 
-    def _is_leaf(self, element: Element) -> bool:
-        return self.singular.get(fold(element.tag)) == self.leaf
+    def _leaves(self, text: bytes, at: int, name: str) -> Generator[Event, None, int]:
+        """Read the plain leaves that come next; return where they end.
 
-    def _hold(self, element: Element) -> None:
-        """Read a leaf; those of one list that a chunk completes go on together."""
-        self.leaves.append(value_of(element))
-        if self.keep_raw:
-            self.raws.append(source_text(element, self.noise))
+        :param name: of their list.
+        """
+        while at < (end := _end_of_leaves(text, at, name)):
+            leaves, raws, rest = self._plain.read(text[at:end])
+            if not leaves:
+                self._miss(text, at, end)
+                break
+            self.position += end - rest - at
+            at = end - rest
+            self._misses = 0
+            yield self._records.add(leaves, raws)
+        return at
 
-    def _held(self) -> Events:
-        if self.leaves:
-            leaves, raws, self.leaves, self.raws = self.leaves, self.raws, [], []
-            yield Event(
-                LEAVES, self.leaf, leaves=leaves, raws=raws, size=sum(map(len, raws)) or _LEAF_SIZE * len(leaves)
-            )
-
-    def _level(self, child: Element, level: int) -> int:
-        """Return the level of the records that a child of a record of ``level`` is or holds; 0 for a member."""
-        name = fold(child.tag)
-        deeper = self.lists.get(name) or self.singular.get(name, 0)
-        return deeper if deeper > level else 0
-
-    def _start(self, element: Element) -> Events:
-        frame = self.stack[-1]
-        if element.getparent() is not frame.element:
-            return
-        single = self.singular.get(fold(element.tag), 0)
-        if not frame.record and single == frame.level:
-            frame.items += 1
-        elif not (deeper := self._level(element, frame.level)):
-            return
-        elif not frame.record:  # a record where its list was expected
-            if frame.items:
-                return
-            frame.record = True
-            yield Event(OPEN, frame.level)
-        level = single or deeper
-        if single != self.leaf:
-            yield from self._settle(frame, element)
-            leaves = not single and level == self.leaf
-            self.stack.append(_Frame(element, level, record=bool(single), leaves=leaves))
-            self.seen = True
-            if single:
-                yield Event(OPEN, level)
-
-    def _end(self, element: Element) -> Events:
-        frame = self.stack[-1]
-        if element is frame.element:
-            if len(self.stack) > 1:
-                yield from self._close(self.stack.pop())
-                self.stack[-1].last = element
-                del element[:]
-        elif element.getparent() is frame.element and self._is_leaf(element):
-            if frame.record and frame.level == self.leaf:
-                return
-            yield from self._settle(frame, element)
-            yield self._leaf(element)
-            frame.last = element
-
-    def _settle(self, frame: _Frame, current: Element) -> Events:
-        """Read and remove what stands before ``current``, an element that has begun."""
-        self.unread = 0
-        parent, last = frame.element, frame.last
-        while (child := parent[0]) is not current:
-            if child is not last:
-                yield from self._held()
-                yield from self._part(child, frame.level) if frame.record else self._item(child, frame.level)
-            parent.remove(child)
-        frame.last = None
-
-    def _close(self, frame: _Frame) -> Events:
-        """Read what is left of a record or a list that has ended."""
-        self.unread = 0
-        rest = [child for child in frame.element if child is not frame.last]
-        if frame.record:
-            for child in rest:
-                yield from self._part(child, frame.level)
-            if frame.level:
-                yield Event(CLOSE, frame.level)
-        elif frame.items:
-            for child in rest:
-                yield from self._item(child, frame.level)
-        else:
-            yield from self._records(frame.element, frame.level)
-
-    # From here on: the same, of elements that are wholly in the tree.
-
-    def _part(self, child: Element, level: int) -> Events:
-        """Read one child of a record."""
-        deeper = self._level(child, level)
-        if not deeper:
-            yield self._member(child, level, local(child))
-        elif fold(child.tag) in self.lists:
-            yield from self._records(child, deeper)
-        else:
-            yield from self._item(child, deeper)
-
-    def _records(self, parent: Element, level: int) -> Events:
-        """Read a list: its children are its records, under whatever name; unless it is one record itself."""
-        children = list(parent)
-        if not children and not (parent.text or "").strip():
-            return
-        named = any(self.singular.get(fold(child.tag)) == level for child in children)
-        if children and (named or all(len(child) and not self._level(child, level) for child in children)):
-            for child in children:
-                yield from self._item(child, level)
-        else:
-            yield from self._item(parent, level)
-
-    def _item(self, element: Element, level: int) -> Events:
-        """Read one record."""
-        if level == self.leaf:
-            yield self._leaf(element)
-            return
-        yield Event(OPEN, level)
-        if not len(element) and (element.text or "").strip():
-            yield self._member(element, level, "")
-        for child in element:
-            yield from self._part(child, level)
-        yield Event(CLOSE, level)
-
-    def _leaf(self, element: Element) -> Event:
-        raws = [source_text(element, self.noise)] if self.keep_raw else ()
-        return Event(LEAVES, self.leaf, leaves=[value_of(element)], raws=raws, size=_LEAF_SIZE)
-
-    def _member(self, element: Element, level: int, name: str) -> Event:
-        raw = source_text(element, self.noise)
-        return Event(MEMBERS, level, {name: value_of(element)}, raws={name: raw}, size=len(raw))
+    def _miss(self, text: bytes, at: int, end: int) -> None:
+        """Take note of a whole leaf that is not plain."""
+        if self._gates and self._gates.search(text, at, end):
+            self._misses += 1
+            if self._misses > _MISSES:
+                self._gates = self._list = None
 
 
-def _is_list_of(children: list[Element], root: Element) -> bool:
-    """Whether a root of another name is a list by its own (``ArrayOfBill`` or ``BillList`` of ``Bill`` records)."""
-    names = {fold(child.tag) for child in children}
-    return len(names) == 1 and names.pop() in fold(root.tag) and all(len(child) for child in children)
+def _gates(shape: Shape) -> re.Pattern[bytes]:
+    """Return the tags after which a leaf may begin: the start of a list of leaves, and the end of a leaf."""
+    lists = [way for name, level in shape.names() if level == shape.leaf for way in ways(name)]
+    starts, ends = "|".join(map(re.escape, lists)), "|".join(re.escape(way.removesuffix("s")) for way in lists)
+    return re.compile(rf"<(?:{starts})(?:\s[^<>]*)?>|</(?:{ends})\s*>".encode())
+
+
+def _end_of_leaves(text: bytes, at: int, name: str) -> int:
+    """Return the end of a window of leaves: that of their list, or of a tag."""
+    end = text.find(f"</{name}".encode(), at, at + _WINDOW)
+    return end if end >= 0 else text.rfind(b">", at, at + _WINDOW) + 1
+
+
+def _last_tag(text: bytes, at: int) -> int:
+    """Return where the last tag begins, if it is not whole yet and may be soon; else the end of the text."""
+    start = text.rfind(b"<", at)
+    whole = start < 0 or len(text) - start > _WINDOW or text.find(b">", start) >= 0
+    return len(text) if whole else start

@@ -15,6 +15,11 @@ def local(element: Element) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
+def ways(name: str) -> tuple[str, str, str]:
+    """Return the writings of a name that are in use; others are found in the tree."""
+    return name, name[0].lower() + name[1:], name.lower()
+
+
 def value_of(element: Element) -> Any:
     """Return an element as JSON would have it: a record of its children, else its text, else nothing."""
     if not len(element):

@@ -30,7 +30,7 @@ def read_xml_value(
     from lxml import etree
 
     chunks = utf8(body, charset)
-    first = prolog(chunks, "")
+    first = b"".join(prolog(chunks, ""))
     parser = hardened_parser(("cloudbilling-none",))  # no events: the tree is read when it is whole
     try:
         parser.feed(first)

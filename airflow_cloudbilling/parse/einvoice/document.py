@@ -59,7 +59,7 @@ class _Document:
 
     def __init__(self, body: IO[bytes]) -> None:
         chunks = utf8(body, None)
-        self._first = prolog(chunks, "")
+        self._first = b"".join(prolog(chunks, ""))
         self._chunks = chain([self._first], chunks)
         lines = {syntax.line for syntax in _SYNTAXES.values()}
         self._parser = hardened_parser((*_SYNTAXES, *lines, *_FILES))
