@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import RecordError
@@ -59,14 +58,10 @@ class _Place(NamedTuple):
     key: str
     rest: str  # of the path, below the key
     read: Reader
-    number: int  # of the key among those that are fetched
+    number: int  # of the key in the shape
 
 
-class _Plan(NamedTuple):
-    """How records of one shape are read."""
-
-    places: tuple[_Place, ...]  # the first place of each value, then further ones for values that it left empty
-    fetch: Callable[[Record], tuple[Any, ...]]
+_Plan = tuple[_Place, ...]  # the first place of each value, then further ones for values that it left empty
 
 
 class Fields:
@@ -103,25 +98,31 @@ class Fields:
         return [found[number] for number in range(len(records))]
 
     def _read_alike(self, records: Sequence[Record]) -> list[Values | RecordError]:
-        """Read records of one shape; where one cannot be read, each by itself."""
-        try:
-            return list(zip(*self._columns(records), strict=True))
-        except RecordError as error:
-            if len(records) == 1:
-                return [error]
-        return [found for record in records for found in self._read_alike([record])]
+        return self.read_rows(tuple(records[0]), [record.values() for record in records])
 
-    def _columns(self, records: Sequence[Record]) -> list[Sequence[str | None]]:
-        shape = tuple(records[0])
-        plan = self._plans.get(shape) or self._plan(shape)
-        fetched = list(zip(*map(plan.fetch, records), strict=True))
-        nothing = [None] * len(records)
+    def read_rows(self, shape: tuple[str, ...], rows: Sequence[Iterable[Any]]) -> list[Values | RecordError]:
+        """Return of each record what :meth:`read` returns or raises; here they come as rows of values.
+
+        :param shape: the names of the values.
+        """
+        try:
+            return list(zip(*self._columns(shape, list(zip(*rows, strict=True)), len(rows)), strict=True))
+        except RecordError as error:  # each by itself
+            if len(rows) == 1:
+                return [error]
+        return [found for row in rows for found in self.read_rows(shape, [row])]
+
+    def _columns(
+        self, shape: tuple[str, ...], came: Sequence[Sequence[Any]], length: int
+    ) -> list[Sequence[str | None]]:
+        nothing = [None] * length
         columns: list[Sequence[str | None]] = [nothing] * len(self.wanted)
-        for place in plan.places:
+        plan = self._plans.get(shape)
+        for place in self._plan(shape) if plan is None else plan:
             known = columns[place.slot]
             if None not in known:
                 continue
-            values = fetched[place.number]
+            values = came[place.number]
             if place.rest:
                 values = tuple(_dig(value, place.rest) for value in values)
             try:
@@ -139,25 +140,18 @@ class Fields:
         if len(self._plans) >= _SHAPES_KEPT:
             self._plans.clear()
         keys = {fold(key): key for key in shape}
-        fetched: dict[str, int] = {}
+        numbers = {key: number for number, key in enumerate(shape)}
         first: list[_Place] = []
         further: list[_Place] = []
         for slot, wanted in enumerate(self.wanted):
             found = [place for path in wanted.paths for place in _places(path, keys)]
             for rank, (key, rest) in enumerate(found):
-                place = _Place(slot, key, rest, wanted.read, fetched.setdefault(key, len(fetched)))
+                place = _Place(slot, key, rest, wanted.read, numbers[key])
                 (further if rank else first).append(place)
-        plan = _Plan((*first, *further), _fetching(list(fetched)))
+        plan = (*first, *further)
         if len(shape) <= _NAMES_KEPT:
             self._plans[shape] = plan
         return plan
-
-
-def _fetching(keys: Sequence[str]) -> Callable[[Record], tuple[Any, ...]]:
-    """Return what takes some keys' values out of a record."""
-    if len(keys) > 1:
-        return itemgetter(*keys)
-    return lambda record: tuple(record[key] for key in keys)
 
 
 def _places(path: str, keys: Mapping[str, str]) -> Iterator[tuple[str, str]]:
