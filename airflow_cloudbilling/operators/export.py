@@ -1,9 +1,11 @@
-"""Staged months in the field's own formats: FOCUS datasets as files on object storage."""
+"""Staged months in the field's own formats, on object storage: FOCUS datasets, and e-invoices of EN 16931."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from tempfile import SpooledTemporaryFile
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
@@ -11,13 +13,19 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
-from airflow_cloudbilling.tabular import writer
+from airflow_cloudbilling.tabular import write_csv, writer
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.operators.einvoices import InvoiceFiles
     from airflow_cloudbilling.staging.focus_rows import FocusRows
+    from airflow_cloudbilling.staging.invoices import StagedInvoices
+    from airflow_cloudbilling.staging.posting import InvoiceKey
+
+_REQUIRED = ("written", "complete", "nothing")
+_IN_MEMORY = 1024 * 1024  # bytes of a report that is not on disk
 
 
 class ExportFocusOperator(BaseOperator):
@@ -99,6 +107,125 @@ class ExportFocusOperator(BaseOperator):
             if dataset == "InvoiceDetail":
                 rows.check()
         return {"uri": place.address(dataset, name), "rows": count, "bytes": file.bytes, "sha256": file.sha256}
+
+
+class ExportInvoiceOperator(BaseOperator):
+    """Write staged invoices as UBL 2.1, each as ``<destination>/<kind>/<provider>/<account>/<invoice id>.xml``.
+
+    The files are valid against UBL's schema. What EN 16931 asks for and staging lacks comes from ``defaults``, or
+    stands in words in ``<destination>/<kind>-<period>-gaps.csv`` and in the log; nothing is rounded or made up. An id
+    that holds ``/``, ``..`` or the like is replaced by its SHA-256.
+
+    :param staging_conn_id: connection of the staging database.
+    :param destination: folder, or prefix of a bucket (``s3://conn_id@bucket/invoices``).
+    :param period: which one, as of :class:`~airflow_cloudbilling.operators.invoices.StageInvoicesOperator`.
+    :param kind: ``sales``, ``purchase`` or ``consolidated``.
+    :param invoices: instead of a period's, these: mappings with ``provider, account, kind, invoice_id``, or the four in
+        order.
+    :param defaults: what stands in for what is not staged: ``seller`` and ``buyer`` (or ``buyers`` by buyer id) with
+        ``name, id, registration, vat_id, street, city, postcode, country, endpoint, endpoint_scheme``, and
+        ``payment_terms, note, buyer_reference, zero_rate_category, exemption_reason, allowance_reason, charge_reason,
+        units`` (the vendor's word → code of UN/ECE Recommendation 20).
+    :param require: what fails the task once all is written: ``written``, an invoice of which there can be no valid
+        file; ``complete``, any gap; ``nothing``.
+    :param schema: database schema of the staging tables; ``None``: the connection's default.
+    :param timezone: in which calendar months are told.
+    :raises AirflowFailException: when an argument is wrong, or something that is required is not there.
+    """
+
+    template_fields: Sequence[str] = (
+        "staging_conn_id",
+        "destination",
+        "period",
+        "kind",
+        "invoices",
+        "defaults",
+        "schema",
+    )
+    ui_color = "#e8f1ea"
+
+    def __init__(
+        self,
+        *,
+        staging_conn_id: str,
+        destination: str,
+        period: str | None = None,
+        kind: str = "sales",
+        invoices: Sequence[Mapping[str, str] | Sequence[str]] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        require: str = "written",
+        schema: str | None = None,
+        timezone: str = "UTC",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.staging_conn_id = staging_conn_id
+        self.destination = destination
+        self.period = period
+        self.kind = kind
+        self.invoices = invoices
+        self.defaults = defaults
+        self.require = require
+        self.schema = schema
+        self.timezone = timezone
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Write the invoices.
+
+        :returns: ``{invoices, complete, incomplete, not_written, gaps: {term: how many invoices}, report: {uri, rows,
+            bytes, sha256}}``; an invoice is incomplete when something is missing, assumed or does not add up.
+        """
+        from airflow_cloudbilling.einvoicing.defaults import Defaults
+        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.operators.einvoices import InvoiceFiles
+        from airflow_cloudbilling.staging.invoices import StagedInvoices
+        from airflow_cloudbilling.staging.reading import snapshot
+
+        with failing_for_good():
+            if self.require not in _REQUIRED:
+                raise ConfigurationError(f"{self.require!r} is none of {', '.join(_REQUIRED)}.", field="require")
+            defaults, place = Defaults.read(self.defaults), Place(self.destination, "destination")
+            staging = open_staging(self.staging_conn_id, self.schema)
+            with snapshot(staging.engine) as connection:
+                staged = StagedInvoices(connection, staging.tables)
+                name, keys = self._chosen(context, staged)
+                writing = InvoiceFiles(place, staged, defaults)
+                report = self._report(place, f"{name}-gaps.csv", writing.rows(keys))
+            self._tell(writing)
+            return {**writing.counts, "gaps": dict(sorted(writing.terms.items())), "report": report}
+
+    def _chosen(self, context: Context, staged: StagedInvoices) -> tuple[str, Iterable[InvoiceKey]]:
+        from airflow_cloudbilling.staging.posting import InvoiceKey
+
+        if self.invoices is not None:
+            return "invoices", [InvoiceKey.read(value) for value in self.invoices]
+        period, kind = period_of(context, self.period, self.timezone).period, given(self.kind) or "sales"
+        return f"{kind}-{period.key.replace('/', '_')}", staged.keys(period, kind)
+
+    def _report(self, place: Place, name: str, rows: Iterator[dict[str, str]]) -> dict[str, Any]:
+        from airflow_cloudbilling.operators.einvoices import COLUMNS
+
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as spool:  # a bucket has one file under way at a time
+            count = write_csv(cast("IO[bytes]", spool), COLUMNS, rows)
+            spool.seek(0)
+            with keeping(place, name) as file:
+                shutil.copyfileobj(spool, file)
+        return {"uri": place.address(name), "rows": count, "bytes": file.bytes, "sha256": file.sha256}
+
+    def _tell(self, writing: InvoiceFiles) -> None:
+        counts = writing.counts
+        for words in writing.first:
+            self.log.warning("%s", words)
+        words = "%(invoices)s invoices: %(complete)s complete, %(incomplete)s incomplete, %(not_written)s not written"
+        self.log.info(words, counts)
+        failed = counts["not_written"] if self.require == "written" else counts["not_written"] + counts["incomplete"]
+        if failed and self.require != "nothing":
+            raise ConfigurationError(
+                f"{failed} of {counts['invoices']} invoices are not {self.require}: {'; '.join(writing.first[:3])}."
+                ' Give what is missing as defaults, or let them be with require="nothing".',
+                field="require",
+            )
 
 
 def _told(kept: dict[str, Any]) -> tuple[int, str]:

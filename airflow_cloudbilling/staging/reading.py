@@ -8,9 +8,10 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_
 
 from airflow_cloudbilling.exact import canonical
+from airflow_cloudbilling.staging.columns import AMOUNT
 from airflow_cloudbilling.staging.dialects import moment_text
 
 Row = dict[str, Any]
@@ -42,6 +43,11 @@ def stream(connection: Connection, query: Any) -> Iterator[Row]:
 def amounts(row: Row, names: tuple[str, ...]) -> Row:
     """Return the row with these columns as ``Decimal`` in their one form."""
     return {**row, **{name: exact(row[name]) for name in names}}
+
+
+def of_table(table: Table, row: Row) -> Row:
+    """Return a row of a table with its amounts as ``Decimal`` in their one form."""
+    return {name: exact(value) if table.c[name].type is AMOUNT else value for name, value in row.items()}
 
 
 def exact(value: Any) -> Decimal | None:
