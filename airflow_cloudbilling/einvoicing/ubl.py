@@ -77,8 +77,8 @@ def _head(draft: Draft) -> Iterator[Node]:
     yield Node("BuyerReference", defaults.buyer_reference)
     yield _period(head["period_start"], head["period_end"])
     yield Node("BillingReference", [Node("InvoiceDocumentReference", [Node("ID", head["preceding_invoice"])])])
-    yield Node("AccountingSupplierParty", [_party(draft.seller)])
-    yield Node("AccountingCustomerParty", [_party(draft.buyer)])
+    yield Node("AccountingSupplierParty", [_party(draft.seller)], always=True)
+    yield Node("AccountingCustomerParty", [_party(draft.buyer)], always=True)
     terms = defaults.payment_terms
     if draft.is_credit and head["due_date"]:
         terms = terms or f"Due on {head['due_date']}"
