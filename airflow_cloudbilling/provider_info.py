@@ -17,6 +17,7 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
         "airflow_cloudbilling.operators.deciding",
         "airflow_cloudbilling.operators.export",
         "airflow_cloudbilling.operators.invoices",
+        "airflow_cloudbilling.operators.margin",
         "airflow_cloudbilling.operators.reconcile",
         "airflow_cloudbilling.operators.restage",
     ),

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, null, select, union_all
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from airflow_cloudbilling.staging.focus import Focus
-from airflow_cloudbilling.staging.reading import KEY, same_invoice
+from airflow_cloudbilling.staging.margin import margin_query
 from airflow_cloudbilling.staging.tables import Tables
 
 _DIALECTS: dict[str, Any] = {
@@ -20,7 +19,6 @@ _DIALECTS: dict[str, Any] = {
     "mysql": mysql.dialect,
     "mariadb": mysql.dialect,
 }
-_SHARED = ("customer_id", "customer_name", "subscription_id", "subscription_name", "item_code", "description")
 
 
 def view_statements(tables: Tables, dialect_name: str) -> list[str]:
@@ -32,7 +30,7 @@ def view_statements(tables: Tables, dialect_name: str) -> list[str]:
     views = {
         "focus_invoice_detail": focus.invoice_detail(),
         "focus_billing_period": focus.billing_period(),
-        "margin": _margin(tables, dialect_name),
+        "margin": margin_query(tables, dialect_name),
     }
     statements = []
     for name, query in views.items():
@@ -40,39 +38,3 @@ def view_statements(tables: Tables, dialect_name: str) -> list[str]:
         sql = query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         statements += [f"DROP VIEW IF EXISTS {view}", f"CREATE VIEW {view} AS {sql}"]
     return statements
-
-
-def _margin(tables: Tables, dialect_name: str) -> Any:
-    """Return purchase lines beside the sales lines of the same charge, and what stands on one side only; each once."""
-    bought, sold = (_numbered(tables, kind, dialect_name).subquery(kind) for kind in ("purchase", "sales"))
-    pair = and_(*(bought.c[name] == sold.c[name] for name in ("provider", "account", "pair_key", "nth")))
-    state = case((sold.c.invoice_id.is_(None), "bought only"), else_="matched")
-    first = _margin_row(bought, bought, sold, state).select_from(bought.outerjoin(sold, pair))
-    alone = _margin_row(sold, None, sold, case((sold.c.nth > 0, "sold only")))
-    second = alone.select_from(sold.outerjoin(bought, pair)).where(bought.c.invoice_id.is_(None))
-    return union_all(first, second)
-
-
-def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
-    """Return the lines of a kind, those of one charge numbered: where both sides have two, two pairs are four lines."""
-    line, invoice = tables.invoice_line, tables.invoice
-    # a text of any length has no index there, and compares without case
-    key = line.c.match_key if dialect_name in ("sqlite", "postgresql") else func.sha2(line.c.match_key, 256)
-    order = (line.c.invoice_id, line.c.line_number)
-    nth = func.row_number().over(partition_by=(line.c.provider, line.c.account, key), order_by=order)
-    names = (*KEY, "line_number", "match_key", *_SHARED, "quantity", "net_amount")
-    of_invoice = (invoice.c.currency, invoice.c.slice_period)
-    columns = (*(line.c[name] for name in names), *of_invoice, key.label("pair_key"), nth.label("nth"))
-    joined = line.join(invoice, same_invoice(line, invoice))
-    return select(*columns).select_from(joined).where(line.c.kind == kind)
-
-
-def _margin_row(own: Any, bought: Any, sold: Any, state: Any) -> Select[Any]:
-    columns = [own.c[name] for name in ("provider", "account", "match_key", *_SHARED)]
-    columns.append(state.label("state"))
-    for prefix, line in (("purchase", bought), ("sales", sold)):
-        for name in ("invoice_id", "line_number", "quantity", "net_amount", "currency", "slice_period"):
-            label = f"{prefix}_{name.replace('slice_', '')}"
-            columns.append((null() if line is None else line.c[name]).label(label))
-    columns.append(own.c.slice_period.label("period"))
-    return select(*columns)
