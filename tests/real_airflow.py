@@ -77,11 +77,18 @@ class RealAirflow:
                 self.kill(name)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Call Airflow's API, and return what it answers."""
+        """Call Airflow's API, and return what it answers; ask again when its SQLite was locked."""
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        try:
+            answer = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            if error.code != 500:
+                raise
+            time.sleep(1)
+            answer = urllib.request.urlopen(request, timeout=30)
+        with answer:
             return json.loads(answer.read() or b"null")
 
     def ready(self) -> None:
@@ -95,11 +102,22 @@ class RealAirflow:
         login = {"username": "admin", "password": "admin"}
         self._token = self.call("POST", "/auth/token", login)["access_token"]
 
-    def run(self, dag_id: str) -> str:
-        """Start a run of a DAG, once that is parsed; return the run's id."""
+    def run(self, dag_id: str, month: str | None = None, **conf: str) -> str:
+        """Start a run of a DAG, once that is parsed; return the run's id.
+
+        :param month: its partition.
+        """
         until(lambda: self.call("GET", f"/api/v2/dags/{dag_id}"))
-        run = self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": {}})
-        return str(run["dag_run_id"])
+        asked = {"logical_date": None, "partition_key": month, "conf": conf}
+        return str(self.call("POST", f"/api/v2/dags/{dag_id}/dagRuns", asked)["dag_run_id"])
+
+    def runs(self, dag_id: str, month: str | None = None) -> dict[str, str]:
+        """Return a DAG's runs, the oldest first, with their states.
+
+        :param month: only those of this partition.
+        """
+        found = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100&order_by=id")["dag_runs"]
+        return {one["dag_run_id"]: one["state"] for one in found if month in (None, one["partition_key"])}
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
         """Return the tasks' states."""

@@ -73,7 +73,14 @@ def vendor(vendor: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.matrix
 def test_every_example_parses(bag):
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"monthly_invoice_import", "restage_from_archive", "sage_scope", "sage_upload"}
+    assert set(bag.dags) == {
+        "month_close",
+        "month_close_deadline",
+        "monthly_invoice_import",
+        "restage_from_archive",
+        "sage_scope",
+        "sage_upload",
+    }
     assert [str(warning.message) for warning in bag.captured_warnings.get(str(EXAMPLES), [])] == []
 
 

@@ -1,0 +1,259 @@
+"""Under a real scheduler: the last vendor's invoices start the close, a person decides, Sage gets it once.
+
+All tests share one Airflow, each has months of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from real_airflow import ROOT, RealAirflow, real_airflow, until
+from staged import Erp, rows
+
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.sandbox.sage import Sage
+from airflow_cloudbilling.sandbox.server import Sandbox
+
+pytestmark = pytest.mark.processes
+
+IMPORTS = {"twotcloud": "sales", "orange_cloudstore": "purchase", "cloudonex": "sales", "store365": "purchase"}
+# One DAG for each vendor. None starts by itself: tests say in which order the months come.
+IMPORT = """
+import pendulum
+from airflow.sdk import DAG, CronPartitionTimetable, Param
+from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+
+with DAG(
+    "import_{vendor}",
+    schedule=CronPartitionTimetable("0 6 3 * *", timezone="UTC", run_offset=-1, key_format="%Y-%m"),
+    start_date=pendulum.datetime(2999, 1, 1),
+    params={{"period": Param(None, type=["null", "string"])}},
+):
+    StageInvoicesOperator(
+        task_id="stage", conn_id="{vendor}_default", kind="{kind}", staging_conn_id="erp_staging",
+        period="{{{{ params.period }}}}",
+    )
+"""
+# What is changed of the example: quick questions to Sage, and one kind of each vendor.
+CHANGED = {
+    "poll_interval=30": "poll_interval=1",
+    '        ("twotcloud_default", "purchase"),\n': "",
+    '        ("cloudonex_default", "purchase"),\n': "",
+}
+
+
+class Closing:
+    """The Airflow with the imports and the close, the vendors, and what the ERP and Sage have got."""
+
+    def __init__(self, airflow: RealAirflow, sandbox: Sandbox, erp: Erp, received: list[bytes]) -> None:
+        self.airflow = airflow
+        self.sandbox = sandbox
+        self.erp = erp
+        self.received = received
+
+    def imports(self, month: str | None, vendors: Iterable[str] = IMPORTS, **conf: str) -> None:
+        """Import a month of some vendors, and wait until that is done."""
+        runs = {vendor: self.airflow.run(f"import_{vendor}", month, **conf) for vendor in vendors}
+        for vendor, run_id in runs.items():
+            assert self.ended(f"import_{vendor}", run_id) == "success"
+
+    def ended(self, dag_id: str, run_id: str) -> str:
+        """Wait for the end of a run, and return its state."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+        return str(until(lambda: (state := self.airflow.call("GET", path)["state"]) in ("success", "failed") and state))
+
+    def closes(self, month: str) -> list[str]:
+        """Return the runs that close a month, the oldest first."""
+        return [*self.airflow.runs("month_close", month)]
+
+    def asked(self, run_id: str) -> str:
+        """Wait until a person is asked, and return the question."""
+        words = ("Received executor event with state success", "task_id='approve'", run_id)
+        log = self.airflow.home / "scheduler.log"
+        # Airflow 3.3.2 fails a task that is answered before the scheduler has noticed that it waits.
+        until(lambda: any(all(word in line for word in words) for line in log.read_text().splitlines()))
+        (found,) = self.airflow.call("GET", f"/api/v2/dags/month_close/dagRuns/{run_id}/hitlDetails")["hitl_details"]
+        return str(found["body"])
+
+    def answer(self, run_id: str, option: str) -> None:
+        """Answer, as Airflow's UI does."""
+        path = f"/api/v2/dags/month_close/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+        self.airflow.call("PATCH", path, {"chosen_options": [option], "params_input": {}})
+
+    def states(self, run_id: str) -> dict[str, str]:
+        return self.airflow.states("month_close", run_id)
+
+    def told(self, run_id: str, task_id: str) -> str:
+        """Return the log of a task."""
+        logs = self.airflow.home.rglob(f"run_id={run_id}/task_id={task_id}/*.log")
+        return "".join(file.read_text() for file in logs)
+
+    def result(self, run_id: str, task_id: str) -> Any:
+        path = f"/api/v2/dags/month_close/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.airflow.call("GET", path)["value"]
+
+    def true_totals(self, month: str) -> dict[str, dict[str, Decimal]]:
+        """Return what a month's invoices of every vendor and kind come to, by currency."""
+        sums: dict[str, Counter[str]] = {}
+        for vendor, kind in IMPORTS.items():
+            for currency, truth in self.sandbox.truth(vendor, kind, month).items():
+                own = sums.setdefault(currency, Counter())
+                own.update({"net": truth.net, "tax": truth.tax, "gross": truth.gross})
+        return {currency: dict(own) for currency, own in sums.items()}
+
+    def true_sales(self, *months: str) -> dict[str, tuple[int, Decimal]]:
+        """Return how many sales invoices there are, and what their lines come to, by currency."""
+        sums: dict[str, tuple[int, Decimal]] = {}
+        for month in months:
+            for vendor in (vendor for vendor, kind in IMPORTS.items() if kind == "sales"):
+                for currency, truth in self.sandbox.truth(vendor, "sales", month).items():
+                    count, net = sums.get(currency, (0, Decimal(0)))
+                    sums[currency] = count + truth.invoices, net + truth.line_net
+        return sums
+
+    def sent_sales(self, since: int = 0) -> dict[str, tuple[int, Decimal]]:
+        """Return the same of what Sage has received.
+
+        :param since: how many files to leave out.
+        """
+        sums: dict[str, tuple[int, Decimal]] = {}
+        for content in self.received[since:]:
+            for order in json.loads(content, parse_float=Decimal, parse_int=Decimal):
+                count, net = sums.get(order["currency"], (0, Decimal(0)))
+                own = sum((line["netAmount"] for line in order["lines"]), Decimal(0))
+                sums[order["currency"]] = count + 1, net + own
+        return sums
+
+
+@pytest.fixture(scope="module")
+def closing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closing]:
+    """Boot Airflow with four imports and the example's close, which asks Sage every second."""
+    folder = tmp_path_factory.mktemp("closing")
+    erp, received = Erp("sqlite", folder), list[bytes]()
+    with Sandbox(months=10, last_month=date(2026, 10, 1), invoices=3) as sandbox, pytest.MonkeyPatch.context() as patch:
+        for name, value in sandbox.environment().items():
+            patch.setenv(name, value)
+        patch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps(erp.connection))
+        patch.setenv("AIRFLOW_VAR_CLOUDBILLING_REPORTS", str(folder / "reports"))
+        sage = sandbox.vendors["sage_connected_cloud"]
+        assert isinstance(sage, Sage)
+        sage.statuses = ["in review", "in review", "accepted"]
+        keep = sage.shelf.keep
+        patch.setattr(sage.shelf, "keep", lambda upload, content: (received.append(content), keep(upload, content)))
+        home = folder / "airflow"
+        home.mkdir()
+        with real_airflow(home) as airflow:
+            for vendor, kind in IMPORTS.items():
+                (airflow.dags / f"import_{vendor}.py").write_text(IMPORT.format(vendor=vendor, kind=kind))
+            example = (ROOT / "example_dags" / "month_close.py").read_text()
+            for own, instead in CHANGED.items():
+                assert own in example
+                example = example.replace(own, instead)
+            (airflow.dags / "month_close.py").write_text(example)
+            airflow.ready()
+            for dag_id in ("month_close", "month_close_deadline", *(f"import_{vendor}" for vendor in IMPORTS)):
+                until(lambda dag_id=dag_id: airflow.call("GET", f"/api/v2/dags/{dag_id}"))
+            yield Closing(airflow, sandbox, erp, received)
+    shutil.rmtree(folder)
+
+
+def test_a_backfill_of_six_months_is_six_closes_each_of_its_own_month(closing: Closing) -> None:
+    months, before = closing.sandbox.months[:6], len(closing.received)
+    first, last = (Period.parse(month).start.isoformat() for month in (months[0], closing.sandbox.months[6]))
+    for vendor in IMPORTS:
+        span = {"from_date": f"{first}T00:00:00Z", "to_date": f"{last}T00:00:00Z"}
+        closing.airflow.call("POST", "/api/v2/backfills", {"dag_id": f"import_{vendor}", **span})
+    until(lambda: all(closing.closes(month) for month in months))
+    runs = {month: run_id for month in months for run_id in closing.closes(month)}
+    for month, run_id in runs.items():
+        question = closing.asked(run_id)
+        assert f"**{month}**" in question
+        assert len(question) <= 4000
+    for run_id in runs.values():
+        closing.answer(run_id, "Approve")
+    for month, run_id in runs.items():
+        assert closing.ended("month_close", run_id) == "success"
+        result = closing.result(run_id, "reconcile")
+        assert result["period"] == str(Period.parse(month))
+        assert result["findings"]["error"] == 0
+        totals = {c: {n: Decimal(a) for n, a in own.items()} for c, own in result["totals"].items()}
+        assert totals == closing.true_totals(month)
+        assert [*closing.closes(month)] == [run_id]
+    assert closing.sent_sales(before) == closing.true_sales(*months)
+    assert len(closing.received) - before == 6
+    decided = rows(closing.erp, "close", "period, status, approved_by")
+    assert decided == sorted((str(Period.parse(month)), "approved", "admin") for month in months)
+
+
+def test_a_month_is_closed_once_whatever_comes_when(closing: Closing) -> None:
+    month, before = closing.sandbox.months[6], len(closing.received)
+    for vendor in reversed(IMPORTS):
+        assert closing.closes(month) == []
+        closing.imports(month, [vendor])
+    (rejected,) = until(lambda: closing.closes(month))
+    closing.asked(rejected)
+    closing.answer(rejected, "Reject")
+    assert closing.ended("month_close", rejected) == "success"
+    assert {"approve": "success", "upload": "skipped", "report": "skipped"}.items() <= closing.states(rejected).items()
+    own = f"period = '{Period.parse(month)}'"
+    assert rows(closing.erp, "close", "status, approved_by", own) == [("rejected", "admin")]
+
+    closing.imports(month)
+    _, approved = until(lambda: len(found := closing.closes(month)) == 2 and found)
+    closing.asked(approved)
+    closing.answer(approved, "Approve")
+    assert closing.ended("month_close", approved) == "success"
+    assert closing.sent_sales(before) == closing.true_sales(month)
+    assert rows(closing.erp, "close", "status, approved_by", own) == [("approved", "admin")]
+    assert "approved" in Path(urlsplit(closing.result(approved, "report")).path).read_text()
+
+    closing.sandbox.change("add", kind="sales", month=month)
+    closing.imports(month)
+    *_, again = until(lambda: len(found := closing.closes(month)) == 3 and found)
+    assert closing.ended("month_close", again) == "success"
+    assert closing.states(again) == {
+        "not_sent_yet": "success",
+        **dict.fromkeys(("reconcile", "approve", "upload", "report"), "skipped"),
+    }
+    told = closing.told(again, "not_sent_yet")
+    assert f"{month} was closed: admin approved it" in told
+    assert "1 staged sales invoices did not go with it" in told
+    assert len(closing.received) == before + 1
+
+
+def test_a_vendor_that_is_late_is_named_and_the_close_waits_for_it(closing: Closing) -> None:
+    month = closing.sandbox.months[7]
+    closing.imports(month, IMPORTS.keys() - {"store365"})
+    deadline = closing.airflow.run("month_close_deadline", month)
+    assert closing.ended("month_close_deadline", deadline) == "failed"
+    late = f"{month} is late: cloudbilling://store365_default/purchase has not been imported."
+    assert late in closing.told(deadline, "nobody_is_late")
+    assert closing.closes(month) == []
+    closing.imports(month, ["store365"])
+    (run_id,) = until(lambda: closing.closes(month))
+    closing.asked(run_id)
+    again = closing.airflow.run("month_close_deadline", month)
+    assert closing.ended("month_close_deadline", again) == "success"
+    assert closing.airflow.states("month_close_deadline", again)["start_close"] == "skipped"
+    assert closing.closes(month) == [run_id]
+
+
+def test_a_month_that_came_by_hand_is_started_at_the_deadline(closing: Closing) -> None:
+    month = closing.sandbox.months[8]
+    # such a run has no partition, so that Airflow does not know for which month it is
+    closing.imports(None, period=month)
+    deadline = closing.airflow.run("month_close_deadline", month)
+    assert closing.ended("month_close_deadline", deadline) == "success"
+    assert f"**{month}**" in closing.asked(f"deadline__{month}")
+    again = closing.airflow.run("month_close_deadline", month)
+    assert closing.ended("month_close_deadline", again) == "success"
+    assert closing.airflow.states("month_close_deadline", again)["start_close"] == "skipped"
