@@ -12,7 +12,6 @@ from typing import Any
 from airflow_cloudbilling.source import Reply, Request
 
 Exchange = tuple[str, "int | None", "str | None"]  # address without secrets, status, SHA-256 of the body
-_CANCEL_AGAIN = 1.0  # seconds; wait_for of Python before 3.12 may lose a cancellation that meets an answer
 
 
 @dataclass(eq=False)
@@ -77,10 +76,8 @@ class InFlight:
         self._coming.clear()
         self._next = None
         early, self._early = self._early, []
-        while running := [one.task for one in early if not one.task.done()]:
-            for task in running:
-                task.cancel()
-            await asyncio.wait(running, timeout=_CANCEL_AGAIN)
+        for one in early:
+            one.task.cancel()
         for answer in await asyncio.gather(*(one.task for one in early), return_exceptions=True):
             if isinstance(answer, Reply):
                 answer.body.close()

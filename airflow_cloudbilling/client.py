@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import logging
 import random
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, aclosing, nullcontext, suppress
@@ -19,12 +18,14 @@ from typing import Any, TypeVar
 from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
 from airflow_cloudbilling.background import BackgroundLoop
 from airflow_cloudbilling.credentials import Credentials
+from airflow_cloudbilling.deadlines import within
 from airflow_cloudbilling.drivers import OnReply, Pages, adrive, drive
 from airflow_cloudbilling.errors import UnavailableError
+from airflow_cloudbilling.pauses import Pauses
 from airflow_cloudbilling.redaction import Secrets, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_token import Store
+from airflow_cloudbilling.shared_token import Store, Token
 from airflow_cloudbilling.source import Conversation, Item, Renew, Reply, Request, Source
 from airflow_cloudbilling.transport import Counters, LostError, Transport
 from airflow_cloudbilling.urls import target
@@ -64,14 +65,14 @@ class Client:
         self._secrets = Secrets((*settings.secrets, *source.secrets(settings)))
         self._transport = Transport(source, settings, self._secrets, self.counters)
         self._judge = Judge(source, settings, self._secrets, defer_after, draw)
+        self._pauses = Pauses(settings, self._judge, self._secrets, self.counters, self._check_aborted)
         self._mask = learn
         self._credentials = Credentials(
-            source, settings, self._fetch_token, self._learn, self._rest_of_tokens, store, draw
+            source, settings, self._fetch_token, self._learn, self._pauses.rest, store, draw
         )
         self._exchanges: list[Exchange] = []
         self._in_flight = InFlight(self._attempts, 2 * settings.max_connections)
         self._slots = asyncio.Semaphore(settings.max_connections)
-        self._quiet_until = 0.0  # on the monotonic clock: the vendor wants no request before
         self._loop: asyncio.AbstractEventLoop | None = None
         self._background: BackgroundLoop | None = None
         self._idle: Callable[[], None] = lambda: None
@@ -179,13 +180,20 @@ class Client:
 
     # Both worlds
 
-    def abort(self) -> None:
-        """End what is under way with an error, for good; safe from any thread and from a signal handler."""
+    def be_patient(self) -> None:
+        """Sleep every wait from now on, whatever ``defer_after`` was."""
+        self._judge.defer_after = None
+
+    def abort(self, *, at_once: bool = True) -> None:
+        """End what is under way with an error, for good; safe from any thread and from a signal handler.
+
+        :param at_once: whether to end a request that is out too; else waits are ended, and no other is made.
+        """
         self._aborted = True
         loop = self._loop
         if loop is not None:
             with suppress(RuntimeError):  # the loop is closed: nothing is under way
-                loop.call_soon_threadsafe(self._in_flight.cancel)
+                loop.call_soon_threadsafe(self._in_flight.cancel if at_once else self._pauses.end)
 
     def _check_aborted(self) -> None:
         if self._aborted:
@@ -229,7 +237,7 @@ class Client:
             if isinstance(answer, Renew):
                 log.info("Connection %r: %s; another one is needed", self.settings.conn_id, answer.reason)
             else:
-                await self._sleep(answer, attempt)
+                await self._pauses.between(answer, attempt)
         raise AssertionError("unreachable")
 
     async def _attempt(self, asked: Asked, shown: str, attempt: int) -> Reply | Pause | Renew:
@@ -238,70 +246,40 @@ class Client:
         async with nullcontext() if request.configured else self._slots:
             if not request.configured:
                 token = None if request.anonymous else await self._credentials.get(asked.since)
-                await self._keep_quiet(request, shown)
+                await self._pauses.keep_quiet(request, shown)
             try:
                 sending = self._transport.send(asked, token and token.value)
-                reply = await asyncio.wait_for(sending, self.settings.total_timeout)
+                reply = await within(self.settings.total_timeout, sending, _close)
             except asyncio.TimeoutError:
                 self._judge.too_long(request, shown)
             except LostError as error:
                 return self._judge.failure(request, shown, str(error), attempt, sent=error.sent)
-            refused = token is not None and isinstance(self.source.verdict(reply, self.settings), Renew)
-            renewable = token is not None and refused and await self._credentials.another(asked, token)
-            judged = self._judged(reply, attempt, renewable=renewable)
-        return judged or reply
-
-    async def _keep_quiet(self, request: Request, shown: str) -> None:
-        """Wait as long as the vendor wants no request; a token endpoint is not meant."""
-        while (seconds := self._quiet_until - time.monotonic()) > 0:
-            await self._rest(request, shown, seconds)
-
-    async def _rest(self, request: Request, shown: str, seconds: float) -> None:
-        pause = self._judge.quiet(request, shown, seconds)
-        log.info("Connection %r: %s; waiting %.1f s", self.settings.conn_id, pause.reason, pause.seconds)
-        await self._wait(pause.seconds)
-
-    async def _rest_of_tokens(self, request: Request, seconds: float) -> None:
-        """Wait as long as another task was told to by the token endpoint."""
-        await self._rest(request, redact(target(request, self.settings).shown, self._secrets), seconds)
+            return await self._judged(asked, reply, token, attempt)
 
     def _learn(self, token: str) -> None:
         """Keep an access token out of logs, errors and bodies from now on."""
         self._mask(token)
         self._secrets.add(token)
 
-    def _judged(self, reply: Reply, attempt: int, *, renewable: bool) -> Pause | Renew | None:
-        self._be_quiet(self.source.budget(reply, self.settings), reply.request)
+    async def _judged(self, asked: Asked, reply: Reply, token: Token | None, attempt: int) -> Reply | Pause | Renew:
         with ExitStack() as unused:
             unused.callback(reply.body.close)
+            self._pauses.be_quiet(self.source.budget(reply, self.settings), reply.request)
+            verdict = self.source.verdict(reply, self.settings)
+            refused = token if isinstance(verdict, Renew) else None
+            renewable = refused is not None and await self._credentials.another(asked, refused)
             try:
-                judged = self._judge.reply(reply, attempt, renewable=renewable)
+                judged = self._judge.reply(reply, attempt, renewable=renewable, verdict=verdict)
             except UnavailableError as error:
-                self._hold(reply, error.retry_after)
+                self._pauses.hold(reply, error.retry_after)
                 raise
             if judged is None:
                 unused.pop_all()
+                return reply
         if isinstance(judged, Pause):
-            self._hold(reply, judged.seconds)
+            self._pauses.hold(reply, judged.seconds)
         return judged
 
-    def _hold(self, reply: Reply, seconds: float | None) -> None:
-        """Let no request out for a while when there were too many; that means every connection."""
-        if reply.status == 429:
-            self._be_quiet(seconds, reply.request)
 
-    def _be_quiet(self, seconds: float | None, request: Request) -> None:
-        if seconds is not None and not request.configured:
-            self._quiet_until = max(self._quiet_until, time.monotonic() + seconds)
-
-    async def _sleep(self, pause: Pause, attempt: int) -> None:
-        conn_id, last = self.settings.conn_id, self.settings.max_attempts
-        words = "Connection %r: %s; waiting %.1f s, then attempt %d of %d"
-        log.info(words, conn_id, pause.reason, pause.seconds, attempt + 1, last)
-        await self._wait(pause.seconds)
-        self.counters.retries += 1
-
-    async def _wait(self, seconds: float) -> None:
-        self._check_aborted()
-        await asyncio.sleep(seconds)
-        self.counters.waited += seconds
+def _close(reply: Reply) -> None:
+    reply.body.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypedDict
 
 from airflow_cloudbilling.errors import InDoubtError, RefusedError, UnavailableError, WaitError
 from airflow_cloudbilling.redaction import excerpt, redact
-from airflow_cloudbilling.source import Ok, Refused, Renew, Reply, Request, Source
+from airflow_cloudbilling.source import Ok, Refused, Renew, Reply, Request, Source, Verdict
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.settings import Settings
@@ -82,17 +82,20 @@ class Judge:
         self._source = source
         self._settings = settings
         self._secrets = secrets
-        self._defer_after = defer_after
+        self.defer_after = defer_after
         self._draw = draw
 
-    def reply(self, reply: Reply, attempt: int, *, renewable: bool = False) -> Pause | Renew | None:
+    def reply(
+        self, reply: Reply, attempt: int, *, renewable: bool = False, verdict: Verdict | None = None
+    ) -> Pause | Renew | None:
         """Return None when the reply is good, else the pause before the next attempt, or that the credential is over.
 
         :param attempt: how many attempts were made, from 1.
         :param renewable: whether a new credential can be had that was not tried yet.
+        :param verdict: the source's, where it is known already.
         :raises VendorError: when no further attempt is made, with an excerpt of what the vendor said.
         """
-        verdict = self._source.verdict(reply, self._settings)
+        verdict = verdict or self._source.verdict(reply, self._settings)
         if isinstance(verdict, Ok):
             return None
         said = excerpt(reply.head(), self._secrets, dropped=self._source.dropped_fields)
@@ -152,7 +155,7 @@ class Judge:
         if attempt >= settings.max_attempts:
             message = f"{reason}; given up after {attempt} attempt{'s' if attempt > 1 else ''}. Try again later."
             raise UnavailableError(message, retry_after=told, **where) from None
-        if self._defer_after is not None and seconds > self._defer_after:
+        if self.defer_after is not None and seconds > self.defer_after:
             raise WaitError(
                 f"{reason}; the next attempt is due in {seconds:.0f} s.", retry_after=seconds, **where
             ) from None

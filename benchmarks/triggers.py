@@ -109,7 +109,7 @@ def measure(uploads: int, interval: float, answers: int) -> dict[str, Any]:
 async def _measured(ids: list[str], interval: float) -> dict[str, Any]:
     from airflow_cloudbilling.triggers.sage import SageUploadTrigger
 
-    await _wait(SageUploadTrigger(CONN_ID, "warms-up", time.time() + 1, 0.1, 1.0, fresh=False))  # imports all
+    await _wait(SageUploadTrigger(CONN_ID, "warms-up", time.time() + 1, 0.1, 1.0))  # imports all
     watcher = Watcher()
     before, used, began = memory("VmRSS", reset=True), processor_seconds(), time.perf_counter()
     deadline = time.time() + 3600

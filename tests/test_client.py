@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import quote_plus
 
 import pytest
@@ -43,7 +43,8 @@ from airflow_cloudbilling.errors import (
     WaitError,
 )
 from airflow_cloudbilling.model import Notice, Period
-from airflow_cloudbilling.source import Ask, Conversation, Reply, Request
+from airflow_cloudbilling.settings import Settings
+from airflow_cloudbilling.source import Ask, Conversation, Reply, Request, Verdict
 
 ASK = Ask("purchase", Period.month(2026, 10))
 GET = Request("GET", "x")
@@ -431,6 +432,33 @@ def test_abort_ends_a_wait_on_a_callers_loop_without_cancelling_the_caller() -> 
 
     with serving(drip_body) as server:
         assert asyncio.run(run(server.url)) == "still running"
+
+
+def test_an_answer_that_cannot_be_judged_is_closed() -> None:
+    class Odd(Tiny):
+        judged: ClassVar[list[Reply]] = []
+
+        def verdict(self, reply: Reply, settings: Settings) -> Verdict:
+            self.judged.append(reply)
+            raise KeyError("no such status")
+
+    with serving(statuses(200)) as server:
+        settings = tiny_settings(server.url)
+        with Client(Odd(), settings) as opened, pytest.raises(KeyError):
+            opened.request(GET)
+    (reply,) = Odd.judged
+    assert reply.body.closed
+
+
+def test_a_patient_abort_lets_a_request_end_and_makes_no_other() -> None:
+    def script(answer: Answer) -> None:
+        opened.abort(at_once=False)
+        answer.give()
+
+    with serving(script) as server, client(server.url) as opened:
+        assert opened.request(GET).status == 200
+        with pytest.raises(UnavailableError, match="aborted"):
+            opened.request(GET)
 
 
 def test_abort_before_and_after_is_harmless() -> None:

@@ -52,9 +52,10 @@ def test_registering_says_what_people_have_to_do(
 
 def test_what_sage_tells_of_secrets_is_not_returned(vendor: Sandbox, sage: Sage) -> None:
     told = {"registrationUrl": "https://x.test/1", "secret": "of-sage", "apiKey": "a-key", "note": sage.secret}
+    told |= {"clientSecret": "of-sage", "access-token": "a-token", "applications": [{"id": 7, "Initial_Password": "p"}]}
     vendor.serve(DEVELOPERS, json.dumps(told))
     result = run(operators.SageRegisterDeveloperOperator, data=DETAILS)
-    assert result["answer"] == {"registrationUrl": "https://x.test/1", "note": "***"}
+    assert result["answer"] == {"registrationUrl": "https://x.test/1", "note": "***", "applications": [{"id": 7}]}
 
 
 @pytest.mark.parametrize("developer_id", [None, "", "dev-1"])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
-from staged import Erp
-from uploading import SALES, Task, items, ledger, seen_once, stage, upload
+from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from staged import OCTOBER, Erp, invoices, load
+from uploading import SALES, Task, close, items, ledger, operator, seen_once, stage, upload
 
+from airflow_cloudbilling.errors import UnavailableError, WaitError
 from airflow_cloudbilling.model import Outcome, Period
+from airflow_cloudbilling.operators import sage_upload
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
+from airflow_cloudbilling.sandbox.vendor import Answer, Incoming
 from airflow_cloudbilling.staging.uploads import Uploads
 from airflow_cloudbilling.staging.uploads_results import Results
 
@@ -95,3 +101,113 @@ def test_records_of_which_nobody_knows_are_not_passed_over_for_others_that_went_
     with pytest.raises(AirflowFailException, match="1 have an outcome that is not known"):
         upload(Task("run-3"))
     assert items(erp) == {"unknown": 1, "accepted": 4, "failed": 3}
+
+
+# Sage wants to be left alone, or the task is stopped
+
+
+def test_a_long_wait_before_the_file_holds_neither_worker_nor_lock(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    vendor.inject("status", match=POST, method="POST", status=429, headers={"Retry-After": "300"}, times=None)
+    with pytest.raises(WaitError, match="due in 300 s"):
+        upload()  # its time would be over
+    with pytest.raises(TaskDeferred) as wait:
+        upload(deferrable=True, timeout=1000)
+    assert (type(wait.value.trigger), wait.value.method_name) == (DateTimeTrigger, "send_again")
+    assert set(ledger(erp)) == {"failed"}
+    vendor.clear_faults()
+    assert operator().send_again({"ti": Task()}, {})["accepted"] == 5
+    assert seen_once(sage)
+
+
+def test_a_worker_waits_as_told_and_sends_then(
+    erp: Erp, vendor: Sandbox, sage: Sage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(erp)
+    monkeypatch.setattr(sage_upload, "_DEFER_AFTER", 0.5)
+    vendor.inject("status", match=POST, method="POST", status=429, headers={"Retry-After": "1"})
+    assert upload()["accepted"] == 5
+    assert (ledger(erp), seen_once(sage)) == (["failed", "accepted"], True)
+
+
+def test_a_task_that_is_stopped_while_its_file_goes_out_keeps_the_id(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    task = operator()
+
+    def answer(request: Incoming) -> Answer:
+        task.on_kill()
+        return sage.answer(request)
+
+    vendor.serve(f"/sage{POST}", answer)
+    with pytest.raises(UnavailableError, match=r"the task is being stopped|a retry goes on"):
+        task.execute({"ti": Task()})
+    assert ledger(erp) == ["submitted"]
+    assert upload(Task(try_number=2))["accepted"] == 5
+    assert seen_once(sage)
+
+
+def test_a_task_that_is_stopped_before_its_file_goes_out_leaves_nothing_in_doubt(
+    erp: Erp, vendor: Sandbox, sage: Sage
+) -> None:
+    stage(erp)
+    task, began = operator(), time.monotonic()
+
+    def answer(request: Incoming) -> Answer:
+        threading.Timer(0.3, task.on_kill).start()  # while it waits as told
+        return Answer(429, headers={"Retry-After": "50"})
+
+    vendor.serve(f"/sage{POST}", answer)
+    with pytest.raises(UnavailableError, match="the task is being stopped"):
+        task.execute({"ti": Task()})
+    assert time.monotonic() - began < 40
+    assert ledger(erp) == ["failed"]
+    vendor.serve(f"/sage{POST}", sage.answer)
+    assert upload(Task(try_number=2))["accepted"] == 5
+    assert seen_once(sage)
+
+
+# Answers of no use
+
+
+def test_a_rotation_that_fails_before_the_file_leaves_nothing_in_doubt(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    sage.expire_key()
+    vendor.serve("/sage/api/apikey", "<html>busy</html>")
+    with pytest.raises(UnavailableError, match="The file was not sent"):
+        upload()
+    assert (ledger(erp), sage.contents) == (["failed"], {})
+    vendor.serve("/sage/api/apikey", sage.answer)
+    assert upload(Task(try_number=2))["accepted"] == 5
+
+
+def test_an_id_that_sage_gave_to_another_file_is_nobodys(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    tracking_id = upload()["tracking_id"]
+    stage(erp, range(6))
+    vendor.serve(f"/sage{POST}", f'{{"trackingId": "{tracking_id}"}}')
+    with pytest.raises(AirflowFailException, match=f"as {tracking_id}, as which it tracks upload .* another file"):
+        upload(Task("run-2"))
+    assert ledger(erp) == ["accepted", "unknown"]
+
+
+def test_a_dry_run_says_what_was_sent_before(
+    erp: Erp, vendor: Sandbox, sage: Sage, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    stage(erp)
+    file = tmp_path / "orders.json"
+    file.write_text('[{"id": "A"}]')
+    for arguments in ({"source": str(file), "period": None}, {}):
+        sent = upload(Task(str(len(arguments))), **arguments)
+        caplog.clear()
+        assert upload(Task("run-2"), dry_run=True, **arguments)["records"] == 0
+        assert f"Dry run: upload {sent['upload_id']} by task 'upload'" in caplog.text
+        assert "nothing would be sent to Orders" in caplog.text
+
+
+def test_kinds_of_a_close_that_are_left_out_are_told(erp: Erp, sage: Sage, caplog: pytest.LogCaptureFixture) -> None:
+    staging = stage(erp)
+    load(staging, invoices([9]), OCTOBER)
+    close(erp, 1, 3, more=[(*OCTOBER[:3], "INV-9")])
+    assert upload(close_id="C-1", period=None)["accepted"] == 2
+    assert "approved with 1 invoices of other kinds (purchase), which kind='sales' leaves out" in caplog.text

@@ -7,8 +7,10 @@ import json
 import math
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
+    AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferred,
@@ -161,9 +164,28 @@ def test_when_nothing_was_sent_there_is_nothing_to_wait_for(vendor: Sandbox, tra
     assert vendor.requests == []
 
 
-def test_an_upload_that_sage_does_not_know_fails_at_once(sage: Sage) -> None:
-    with pytest.raises(AirflowFailException, match="404"):
-        sensor({"tracking_id": "nothing"}).execute({})
+def test_an_upload_that_sage_does_not_know_fails_after_a_grace(sent: dict[str, Any], sage: Sage) -> None:
+    for grace in (0, 0.3):
+        with pytest.raises(AirflowFailException, match="404"):
+            sensor({"tracking_id": "nothing"}, grace=grace).execute({})
+    found = sage.uploads.pop(sent["tracking_id"])
+    threading.Timer(0.5, sage.uploads.__setitem__, (sent["tracking_id"], found)).start()
+    assert sensor(sent).execute({})["status"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("ago", "ends"),
+    [(None, AirflowRescheduleException), (50, AirflowRescheduleException), (70, AirflowFailException)],
+)
+def test_the_grace_of_a_rescheduled_sensor_counts_from_its_first_question(
+    sage: Sage, ago: float | None, ends: type[Exception]
+) -> None:
+    class Rescheduled(Task):
+        def get_first_reschedule_date(self, context: Any) -> datetime | None:
+            return None if ago is None else datetime.now(timezone.utc) - timedelta(seconds=ago)
+
+    with pytest.raises(ends):
+        sensor({"tracking_id": "nothing"}, mode="reschedule", timeout=100).execute({"ti": Rescheduled()})
 
 
 def test_the_last_state_is_told_when_the_time_is_over(sent: dict[str, Any], sage: Sage) -> None:
@@ -194,6 +216,13 @@ def test_the_sensor_is_deferred_and_taken_up(sent: dict[str, Any], erp: Erp) -> 
     result = sensor(sent, staging_conn_id="erp_staging").execute_complete({}, event(one))
     assert result["accepted"] == 5
     assert items(erp) == {"accepted": 5}
+
+
+def test_a_deferred_sensor_waits_for_an_upload_that_sage_does_not_know_yet(sent: dict[str, Any], sage: Sage) -> None:
+    found = sage.uploads.pop(sent["tracking_id"])
+    one = deferred(lambda: sensor(sent, deferrable=True).execute({}), "execute_complete")
+    threading.Timer(0.5, sage.uploads.__setitem__, (sent["tracking_id"], found)).start()
+    assert event(one)["status"] == "ended"
 
 
 def test_the_operator_is_deferred_and_taken_up(erp: Erp, sage: Sage) -> None:
@@ -237,7 +266,7 @@ def test_an_event_that_is_not_known_fails_the_task(sent: dict[str, Any], odd: An
 
 
 def test_a_refusal_ends_the_trigger_and_the_task(sage: Sage) -> None:
-    found = event(trigger("nothing", fresh=False))
+    found = event(trigger("nothing"))
     assert (found["status"], found["for_good"]) == ("failed", True)
     with pytest.raises(AirflowFailException, match="404"):
         sensor({"tracking_id": "nothing"}).execute_complete({}, found)
@@ -332,7 +361,7 @@ def test_the_trigger_has_no_attribute_of_airflows() -> None:
 
 def test_a_watch_takes_outages_for_so_long_and_refusals_never() -> None:
     now = [0.0]
-    watch = Watch(States(), 30, 100, fresh=True, clock=lambda: now[0])
+    watch = Watch(States(), 30, 100, grace=10, clock=lambda: now[0])
     gone, missing = UnavailableError("down", retry_after=50), RefusedError("no", status=404)
     assert watch.failed(missing) == 30  # Sage may not know it yet
     now[0] = 60

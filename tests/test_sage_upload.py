@@ -16,7 +16,7 @@ from staged import OCTOBER, Erp, rows
 from uploading import SALES, Task, close, items, ledger, operator, seen_once, stage, upload
 
 from airflow_cloudbilling.errors import MalformedReplyError, UnavailableError
-from airflow_cloudbilling.operators import sage_outbox
+from airflow_cloudbilling.operators import sage_sending
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
@@ -311,7 +311,7 @@ def test_an_id_that_another_upload_has_resolves_nothing(erp: Erp, vendor: Sandbo
 
 def test_an_id_that_cannot_be_written_is_told(erp: Erp, sage: Sage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage(erp)
-    monkeypatch.setattr(sage_outbox, "_PAUSES", ())
+    monkeypatch.setattr(sage_sending, "_PAUSES", ())
     erp.execute(
         "CREATE TRIGGER out_of_order BEFORE UPDATE ON cloudbilling_upload BEGIN SELECT RAISE(ABORT, 'disk full'); END"
     )

@@ -35,11 +35,11 @@ def stage(erp: Erp, numbers: Iterable[int] = range(5), **more: Any) -> Staging:
     return staging
 
 
-def close(erp: Erp, *numbers: int) -> None:
-    """Stage October's sales invoices, and let a person have approved some of them as ``C-1``."""
+def close(erp: Erp, *numbers: int, more: Iterable[tuple[str, ...]] = ()) -> None:
+    """Stage October's sales invoices, and let a person have approved some of them as ``C-1``, and others with them."""
     staging = stage(erp)
     hashes = dict(rows(erp, "invoice", "invoice_id, content_hash"))
-    members = [[*SALES[:3], f"INV-{n}", hashes[f"INV-{n}"]] for n in numbers]
+    members = [[*key, hashes[key[3]]] for key in (*((*SALES[:3], f"INV-{n}") for n in numbers), *more)]
     row = {"close_id": "C-1", "period": str(SALES.period), "invoices": json.dumps(members), "sha256": "0"}
     with staging.engine.begin() as connection:
         connection.execute(staging.tables.close.insert(), [{**row, "status": "approved"}])

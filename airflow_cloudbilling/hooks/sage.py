@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any
 
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.content import Content
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, MalformedReplyError
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, MalformedReplyError, UnavailableError
 from airflow_cloudbilling.hooks.billing import BillingHook
 from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.sources import sage_answers
 from airflow_cloudbilling.sources.sage import SageConnectedCloud, put_request, result_request
 from airflow_cloudbilling.sources.sage_answers import Passcode, Tracking, Uploaded
 from airflow_cloudbilling.sources.sage_scopes import ScopeVersion, version_of
-from airflow_cloudbilling.urls import signatures
+from airflow_cloudbilling.urls import signatures, target
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.client import Client
@@ -100,6 +100,7 @@ class SageConnectedCloudHook(BillingHook):
         sha256: str,
         media: str = "application/json",
         on_tracking_id: Callable[[str], None] | None = None,
+        client: Client | None = None,
     ) -> Uploaded:
         """Send a file, once, in the way that the connection's ``upload_strategy`` says; memory does not grow with it.
 
@@ -117,14 +118,19 @@ class SageConnectedCloudHook(BillingHook):
         if content.seek(0, 2) != size:
             raise ConfigurationError(f"{name!r} is not of {size} bytes any more; build the file again.", field="size")
         file = Content(content, size, media)
-        with self.get_conn() as client:
-            first = self.sage.upload(scope, file, self.settings, name=name, sha256=sha256)
-            with self._asked(first, client) as reply:
-                uploaded = self._uploaded(reply)
+        first = self.sage.upload(scope, file, self.settings, name=name, sha256=sha256)
+        with self.get_conn() if client is None else nullcontext(client) as opened:
+            try:
+                with self._asked(first, opened) as reply:
+                    uploaded = self._uploaded(reply)
+            except MalformedReplyError as error:
+                self._check_sent(error)
+                raise
             if on_tracking_id is not None:
                 on_tracking_id(uploaded.tracking_id)
             if first.content is None:
-                self._put(uploaded, file, client)
+                opened.be_patient()  # what has begun is ended
+                self._put(uploaded, file, opened)
         return uploaded
 
     def track(self, tracking_id: str, client: Client | None = None) -> Tracking:
@@ -177,6 +183,15 @@ class SageConnectedCloudHook(BillingHook):
         with self._asked(put_request(uploaded.upload_url, file), client):
             self.log.info("The file of upload %s is sent.", uploaded.tracking_id)
 
+    def _check_sent(self, error: MalformedReplyError) -> None:
+        """Look whether an answer of no use was that to the file, not that to a rotation of the key before it.
+
+        :raises UnavailableError: when it was that one.
+        """
+        rotation = self.sage.credential_request(self.settings)
+        if rotation is not None and error.url == target(rotation, self.settings).shown:
+            raise UnavailableError(f"{error} The file was not sent.", url=error.url) from None
+
     @staticmethod
     def _mask_signature(url: str) -> None:
         for text in signatures(url):
@@ -197,7 +212,7 @@ class SageConnectedCloudHook(BillingHook):
 
     def _registered(self, operation: str, data: Mapping[str, Any], **ids: str) -> dict[str, Any]:
         with self._asked(self.sage.onboarding(operation, data, self.settings, **ids)) as reply:
-            return sage_answers.plain_object(reply, self.settings, "an answer", sage_answers.SECRET_NAMES)
+            return dict(sage_answers.without_secrets(sage_answers.plain_object(reply, self.settings, "an answer")))
 
     @contextmanager
     def _asked(self, request: Request, client: Client | None = None) -> Iterator[Reply]:

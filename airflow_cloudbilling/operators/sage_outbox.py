@@ -5,21 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from sqlalchemy.exc import DBAPIError
-
-from airflow_cloudbilling.errors import (
-    CloudBillingError,
-    ConfigurationError,
-    InDoubtError,
-    RefusedError,
-    UnavailableError,
-)
+from airflow_cloudbilling.errors import UnavailableError
 from airflow_cloudbilling.operators.sage_file import OutgoingFile
-from airflow_cloudbilling.operators.sage_resolving import Word, resolve, too_early
+from airflow_cloudbilling.operators.sage_resolving import Word, in_doubt, resolve, too_early
+from airflow_cloudbilling.operators.sage_sending import Connect, Sending
 from airflow_cloudbilling.staging.uploads import UNDECIDED, Upload, Uploads, new_id
 from airflow_cloudbilling.staging.uploads_intent import File, TakenError, intend
 from airflow_cloudbilling.staging.uploads_results import Results
@@ -33,7 +26,6 @@ if TYPE_CHECKING:
 
 _LOOK = 1.0  # seconds between two looks at a sender that still sends
 _ATTEMPTS = 5
-_PAUSES = (1.0, 5.0, 15.0)  # seconds, when the staging database cannot be written at the moment that matters
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +65,7 @@ class Outbox:
 
     :param run: the task instance; a retry of it finds its upload again.
     :param stop: is set when the task is being stopped.
+    :param connect: opens a client, which is stopped with the task, to send with.
     :param word: what a person says of an upload that is unknown.
     """
 
@@ -83,6 +76,7 @@ class Outbox:
         run: Run,
         scope: str,
         stop: threading.Event,
+        connect: Connect,
         word: Word | None = None,
     ) -> None:
         self.hook = hook
@@ -90,6 +84,7 @@ class Outbox:
         self.run = run
         self.scope = scope
         self.stop = stop
+        self.connect = connect
         self.word = word
 
     def find_or_send(self, unit: Unit, deadline: float) -> Upload | None:
@@ -98,6 +93,7 @@ class Outbox:
         :param deadline: seconds since the epoch, until which a sender that still sends is waited for.
         :raises InDoubtError: when nobody can know whether an earlier file has reached Sage.
         :raises RefusedError: when Sage did not take the file.
+        :raises WaitError: when Sage wants no file for a while; nothing was sent.
         :raises UnavailableError: when it was not sent, or somebody else still sends it.
         """
         for _ in range(_ATTEMPTS):
@@ -157,17 +153,8 @@ class Outbox:
             if time.time() >= deadline or self.stop.wait(_LOOK):
                 raise too_early(upload)
         if upload.status == "unknown":
-            self._doubt(upload)
+            raise in_doubt(upload, "The task that sent it ended in between.")
         return upload
-
-    def _doubt(self, upload: Upload, why: str = "The task that sent it ended in between.") -> NoReturn:
-        what = "a file" if upload.record_count is None else f"{upload.record_count} invoices"
-        raise InDoubtError(
-            f"nobody knows whether upload {upload.upload_id} ({what} for {upload.scope}, SHA-256"
-            f" {upload.content_sha256}) has reached Sage. {why} It is not sent again by itself: look at Sage, then run"
-            ' this task with resolve="sent" and tracking_id=…, or with resolve="not_sent".',
-            conn_id=self.hook.conn_id,
-        )
 
     def _earlier(self, related: list[Upload]) -> Upload | None:
         """Return the upload that speaks for what this task wants: one under way, in question, or that ended well."""
@@ -189,63 +176,5 @@ class Outbox:
             entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count, word)
             intend(self.uploads, upload_id, entry, self.run, file.items, file.accounts)
             log.info("Upload %s to %s: %s.", upload_id, self.scope, file.words())
-            self._request(upload_id, file)
+            Sending(self.hook, self.uploads, self.connect, self.stop, upload_id).send(self.scope, file)
         return self.uploads.get(upload_id)
-
-    def _request(self, upload_id: str, file: OutgoingFile) -> None:
-        """Send a file, and write what is known of it afterwards."""
-        told: list[str] = []
-        try:
-            self.hook.upload(
-                self.scope,
-                file.content,
-                name=file.name,
-                size=file.size,
-                sha256=file.sha256,
-                on_tracking_id=self._keeper(upload_id, told),
-            )
-        except CloudBillingError as error:
-            if self.stop.is_set():
-                raise  # what was under way was cut off: the next try finds that nobody knows
-            self._failed(upload_id, error, told)
-
-    def _keeper(self, upload_id: str, told: list[str]) -> Callable[[str], None]:
-        def keep(tracking_id: str) -> None:
-            log.info("Sage tracks upload %s as %s.", upload_id, tracking_id)
-            for pause in (*_PAUSES, None):
-                try:
-                    self.uploads.submitted(upload_id, tracking_id)
-                    break
-                except DBAPIError as error:
-                    if pause is None:
-                        self._unwritten(upload_id, tracking_id, error)
-                    self.stop.wait(pause)
-            told.append(tracking_id)
-
-        return keep
-
-    def _unwritten(self, upload_id: str, tracking_id: str, error: Exception) -> NoReturn:
-        raise InDoubtError(
-            f"Sage tracks upload {upload_id} as {tracking_id}, and that could not be written ({type(error).__name__})."
-            f' Run this task with resolve="sent" and tracking_id={tracking_id!r} when the database works again.',
-            conn_id=self.hook.conn_id,
-        ) from error
-
-    def _failed(self, upload_id: str, error: CloudBillingError, told: list[str]) -> NoReturn:
-        """Write what a failed request means, and raise.
-
-        :param told: the tracking id, once it was known.
-        """
-        answered = 200 <= (getattr(error, "status", None) or 0) < 300  # good, by its status: something may be there
-        not_taken = isinstance(error, RefusedError) and not answered
-        if not_taken or (not told and not answered and isinstance(error, (UnavailableError, ConfigurationError))):
-            self.uploads.not_sent(upload_id, str(error))
-            raise error
-        if told:  # a retry asks Sage what it has under that id
-            raise UnavailableError(f"{error} Sage tracks it as {told[0]}; the next try looks there.") from error
-        try:
-            self.uploads.lost(upload_id)
-            upload = self.uploads.get(upload_id)
-        except DBAPIError:  # the next try finds that nobody knows; what is known now must not get lost
-            raise error from None
-        self._doubt(upload, str(error))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_cloudbilling.errors import ConfigurationError, UnavailableError
+from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, UnavailableError
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
@@ -67,6 +67,17 @@ def too_early(upload: Upload) -> UnavailableError:
     """Return the error that says that an upload is still being sent."""
     message = f"Upload {upload.upload_id} is still being sent by {upload.sender}; try again later."
     return UnavailableError(message, conn_id=upload.conn_id)
+
+
+def in_doubt(upload: Upload, why: str) -> InDoubtError:
+    """Return the error that says that nobody knows whether a file has reached Sage, and what to do now."""
+    what = "a file" if upload.record_count is None else f"{upload.record_count} invoices"
+    return InDoubtError(
+        f"nobody knows whether upload {upload.upload_id} ({what} for {upload.scope}, SHA-256"
+        f" {upload.content_sha256}) has reached Sage. {why} It is not sent again by itself: look at Sage, then run"
+        ' this task with resolve="sent" and tracking_id=…, or with resolve="not_sent".',
+        conn_id=upload.conn_id,
+    )
 
 
 def _sent(uploads: Uploads, conn_id: str, related: Sequence[Upload], word: Word) -> list[Upload]:

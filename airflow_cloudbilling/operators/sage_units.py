@@ -8,16 +8,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.sage_file import OutgoingFile, file_of_invoices, file_of_source
 from airflow_cloudbilling.staging.posting import InvoiceKey
-from airflow_cloudbilling.staging.uploads_selection import Survey
+from airflow_cloudbilling.staging.uploads_selection import Selection, Survey, approved
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
     from sqlalchemy import Connection
 
+    from airflow_cloudbilling.operators.sage_upload import SageUploadOperator
     from airflow_cloudbilling.sources.sage_orders import Mapper
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
-    from airflow_cloudbilling.staging.uploads_selection import Selection
 
 _SHOWN = 20
 
@@ -149,3 +151,45 @@ class OwnFile:
         if file.sha256 != self._sha256:
             raise ConfigurationError(f"{self._location!r} changed while it was sent; try again.", field="source")
         return True
+
+
+def unit_of(task: SageUploadOperator, context: Context, uploads: Uploads) -> Invoices | OwnFile:
+    """Return what a task wants to send.
+
+    :raises ConfigurationError: when its arguments do not go together.
+    """
+    source, close_id, reason = given(task.source), given(task.close_id), given(task.resend)
+    if source:
+        if close_id or given(task.period):
+            raise ConfigurationError("give either a file or which invoices, not both.", field="source")
+        return OwnFile(source, task.conn_id, task.scope, reason)
+    if reason:
+        message = "is for a file of your own; staged invoices go again when Sage rejected them or they are released."
+        raise ConfigurationError(message, field="resend")
+    if close_id:
+        selection = Selection(uploads.staging, given(task.kind), approved=approved(uploads.staging, close_id))
+        if left := selection.left_out:
+            words = (
+                "Close %s was approved with %s invoices of other kinds (%s), which kind=%r leaves out; None takes all."
+            )
+            log.warning(words, close_id, left.total(), ", ".join(left), selection.kind)
+    else:
+        chosen = period_of(context, task.period, task.timezone)
+        log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+        selection = Selection(uploads.staging, given(task.kind) or "sales", chosen.period)
+    return Invoices(selection, task.scope, task.mapping, task.defaults)
+
+
+def show(unit: Invoices | OwnFile, uploads: Uploads, scope: str) -> int:
+    """Say in the log what would be sent, and what was sent before; return how many records would go."""
+    with uploads.reading() as connection:
+        related = unit.related(uploads, connection)
+    for one in related:
+        words = "Dry run: upload %s by %s holds it or some of it, and is %s as %s."
+        log.info(words, one.upload_id, one.sender, one.status, one.tracking_id)
+    if not unit.remains(related):  # which says how many there are, and what is wrong with them
+        log.info("Dry run: nothing would be sent to %s.", scope)
+        return 0
+    with unit.file() as file:
+        log.info("Dry run, nothing is sent to %s: %s.", scope, file.words())
+        return file.count or 0

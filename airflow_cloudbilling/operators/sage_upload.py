@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import pendulum
 from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 
-from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.errors import ConfigurationError, WaitError
+from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.loading import task_instance
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
 
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
     from airflow_cloudbilling.operators.sage_following import Following
-    from airflow_cloudbilling.operators.sage_outbox import Unit
+    from airflow_cloudbilling.operators.sage_outbox import Outbox, Unit
     from airflow_cloudbilling.sources.sage_orders import Mapper
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
 
+_DEFER_AFTER = 60.0  # seconds: for a longer wait before a file is taken, neither its lock is held nor a worker
 _LINK = "sage_result"  # key of the XCom that holds the link's address
 
 
@@ -158,20 +162,26 @@ class SageUploadOperator(Stoppable, BaseOperator):
         from airflow_cloudbilling.operators.sage_following import result_of
         from airflow_cloudbilling.operators.sage_outbox import Outbox
         from airflow_cloudbilling.operators.sage_resolving import Word
+        from airflow_cloudbilling.operators.sage_units import show, unit_of
 
         with failing_for_good():
             hook, uploads = self._hook(), self._uploads()
-            unit = self._unit(context, uploads)
+            unit = unit_of(self, context, uploads)
             if self._dry_run:
-                return self._show(unit, uploads)
+                return {**result_of(None, self.scope, "dry_run"), "records": show(unit, uploads, self.scope)}
             word = Word(what, given(self.tracking_id)) if (what := given(self.resolve)) else None
-            outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop, word)
+            connect = partial(self._asking, hook, _DEFER_AFTER, sending=True)
+            outbox = Outbox(hook, uploads, task_instance(context), self.scope, self._stop, connect, word)
             outbox.resolve(unit)
             deadline = time.time() + self.timeout
-            upload = outbox.find_or_send(unit, deadline)
+            upload = self._find_or_send(outbox, unit, deadline)
             if upload is None or (upload.status == "submitted" and not self.wait):
                 return result_of(upload, self.scope)
             return self._follow(context, self._following(hook, uploads, upload), deadline)
+
+    def send_again(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Do, after Sage wanted to be left alone, what :meth:`execute` does."""
+        return self.execute(context)
 
     def resume(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Take up the wait in the triggerer: write how the upload has ended, or rotate the key and defer again.
@@ -191,44 +201,29 @@ class SageUploadOperator(Stoppable, BaseOperator):
                 raise following.too_late(said.state)
             return self._follow(context, following, said.deadline, said.barren)
 
+    def _find_or_send(self, outbox: Outbox, unit: Unit, deadline: float) -> Upload | None:
+        """Find or send the upload; where Sage wants no file for long, nothing is held meanwhile."""
+        from airflow.providers.standard.triggers.temporal import DateTimeTrigger
+
+        while True:
+            try:
+                return outbox.find_or_send(unit, deadline)
+            except WaitError as wait:  # noqa: PERF203 # once a minute at most
+                seconds = wait.retry_after or 0.0
+                if time.time() + seconds >= deadline:
+                    raise
+                self.log.info("%s Nothing was sent; once more in %.0f s.", wait, seconds)
+                if self.deferrable:
+                    moment = pendulum.now("UTC").add(seconds=math.ceil(seconds))
+                    self.defer(trigger=DateTimeTrigger(moment), method_name="send_again")
+                if self._stop.wait(seconds):
+                    raise
+
     def _uploads(self) -> Uploads:
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.staging.uploads import Uploads
 
         return Uploads(open_staging(self.staging_conn_id, given(self.schema)))
-
-    def _unit(self, context: Context, uploads: Uploads) -> Unit:
-        from airflow_cloudbilling.operators.sage_units import Invoices, OwnFile
-        from airflow_cloudbilling.staging.uploads_selection import Selection, approved
-
-        source, close_id, reason = given(self.source), given(self.close_id), given(self.resend)
-        if source:
-            if close_id or given(self.period):
-                raise ConfigurationError("give either a file or which invoices, not both.", field="source")
-            return OwnFile(source, self.conn_id, self.scope, reason)
-        if reason:
-            message = (
-                "is for a file of your own; staged invoices go again when Sage rejected them or they are released."
-            )
-            raise ConfigurationError(message, field="resend")
-        if close_id:
-            set_ = approved(uploads.staging, close_id)
-            selection = Selection(uploads.staging, given(self.kind), approved=set_)
-        else:
-            chosen = period_of(context, self.period, self.timezone)
-            self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
-            selection = Selection(uploads.staging, given(self.kind) or "sales", chosen.period)
-        return Invoices(selection, self.scope, self.mapping, self.defaults)
-
-    def _show(self, unit: Unit, uploads: Uploads) -> dict[str, Any]:
-        from airflow_cloudbilling.operators.sage_following import result_of
-
-        with uploads.reading() as connection:
-            related = unit.related(uploads, connection)
-        unit.remains(related)  # says how many there are, and what is wrong with them
-        with unit.file() as file:
-            self.log.info("Dry run, nothing is sent to %s: %s.", self.scope, file.words())
-            return {**result_of(None, self.scope, "dry_run"), "records": file.count or 0}
 
     def _following(self, hook: SageConnectedCloudHook, uploads: Uploads, upload: Upload) -> Following:
         from airflow_cloudbilling.operators.sage_following import Following
@@ -236,17 +231,14 @@ class SageUploadOperator(Stoppable, BaseOperator):
         from airflow_cloudbilling.sources.sage_watch import Watch
 
         states = States(self.success_states, self.failure_states)
-        watch = Watch(states, self.poll_interval, self.outage, fresh=True)
+        watch = Watch(states, self.poll_interval, self.outage, grace=self.outage)
         return Following(hook, uploads, upload, watch, self._stop)
 
     def _follow(self, context: Context, following: Following, deadline: float, barren: int = 0) -> dict[str, Any]:
         """Wait for the end, here or in the triggerer, and return the result."""
         from airflow_cloudbilling.operators.sage_following import result_of
 
-        with following.hook.get_conn(defer_after=self.poll_interval) as client:
-            self._client = client
-            if self._stop.is_set():
-                client.abort()
+        with self._asking(following.hook, self.poll_interval) as client:
             if not self.deferrable:
                 ended = following.wait(client, deadline)
             elif (looked := following.look_once(client)) is None:
@@ -269,6 +261,7 @@ class SageUploadOperator(Stoppable, BaseOperator):
             outage=self.outage,
             success_states=self.success_states,
             failure_states=self.failure_states,
+            unknown_until=time.time() + self.outage,
             barren=barren,
         )
         self.defer(trigger=trigger, method_name="resume", timeout=deferral_timeout(deadline))

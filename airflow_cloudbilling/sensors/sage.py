@@ -40,6 +40,7 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
     :param success_states: of an upload; ``accepted``. Compared without case, ``_``, ``-`` and spaces.
     :param failure_states: ``failed``, ``rejected``, ``error``, ``invalid``; every other state is pending.
     :param fail_on_rejected_records: fail when Sage rejected records of a file that it accepted; needs the ledger.
+    :param grace: seconds for which Sage may not know the upload yet, just after it was sent.
     :param deferrable: wait in the triggerer, without a worker; else as ``mode`` says.
     :param poke_interval: seconds between two questions.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
@@ -59,6 +60,7 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
         success_states: Sequence[str] | None = None,
         failure_states: Sequence[str] | None = None,
         fail_on_rejected_records: bool = True,
+        grace: float = 60,
         schema: str | None = None,
         poke_interval: timedelta | float = 30,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
@@ -71,6 +73,7 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
         self.success_states = success_states
         self.failure_states = failure_states
         self.fail_on_rejected_records = fail_on_rejected_records
+        self.grace = grace
         self.schema = schema
         self.deferrable = deferrable
 
@@ -83,6 +86,8 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Ask once. If the upload has not ended, a deferrable sensor is deferred."""
+        if self.reschedule and (first := context["ti"].get_first_reschedule_date(context)):
+            self._began = first.timestamp()
         found = self._look()
         if found is None and self.deferrable:
             self._defer(time.time() + self.timeout)
@@ -107,7 +112,13 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
         from airflow_cloudbilling.sources.sage_results import States
         from airflow_cloudbilling.sources.sage_watch import Watch
 
-        return Watch(States(self.success_states, self.failure_states), self.poke_interval, math.inf)
+        states = States(self.success_states, self.failure_states)
+        return Watch(states, self.poke_interval, math.inf, grace=self._began + self.grace - time.time())
+
+    @cached_property
+    def _began(self) -> float:
+        """When the first poke was, in seconds since the epoch."""
+        return time.time()
 
     @property
     def _tracked(self) -> str:
@@ -122,10 +133,7 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
         with failing_for_good():
             hook = self._hook()
             following = self._following(hook)
-            with hook.get_conn(defer_after=self.poke_interval) as client:
-                self._client = client
-                if self._stop.is_set():
-                    client.abort()
+            with self._asking(hook, self.poke_interval) as client:
                 try:
                     return self._recorded(following, client) if following else self._seen(hook, client)
                 except CloudBillingError as error:
@@ -179,7 +187,7 @@ class SageUploadSensor(Stoppable, BaseSensorOperator):
             outage=self.timeout,
             success_states=self.success_states,
             failure_states=self.failure_states,
-            fresh=False,
+            unknown_until=self._began + self.grace,
             barren=barren,
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=deferral_timeout(deadline))

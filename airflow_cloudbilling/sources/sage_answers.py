@@ -19,6 +19,7 @@ from airflow_cloudbilling.sources.sage_paths import template_of
 from airflow_cloudbilling.urls import same_origin, without_query
 
 SECRET_NAMES = ("apikey", "api_key", "initialApikey", "initial_api_key", "secret", "passcode")
+_SECRET = re.compile("apikey|accesskey|privatekey|secret|passcode|passw|passphrase|token|authorization|credential")
 _PASSING = (408, 429, 500, 502, 503, 504)
 _LARGEST = 1024 * 1024  # bytes of an answer that is one object
 _WORDS = {
@@ -120,16 +121,15 @@ def object_of(reply: Reply, settings: Settings, what: str) -> dict[str, Any]:
     return members
 
 
-def plain_object(reply: Reply, settings: Settings, what: str, dropped: Iterable[str] = ()) -> dict[str, Any]:
+def plain_object(reply: Reply, settings: Settings, what: str) -> dict[str, Any]:
     """Return an answer that is a JSON object as it is.
 
     :param what: was asked for, in words.
-    :param dropped: names of members that are left out.
     :raises MalformedReplyError: when it is none.
     """
     is_object = reply.head(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" and reply.size <= _LARGEST
     try:
-        value = read_value(reply.body, tuple(dropped)) if is_object else None
+        value = read_value(reply.body) if is_object else None
     except Malformed:
         value = None
     return dict(value) if value is not None else malformed(reply, settings, f"{what} was expected as a JSON object")
@@ -144,7 +144,7 @@ def uploaded_of(reply: Reply, settings: Settings) -> Uploaded:
     members = {} if location and not reply.head(1) else object_of(reply, settings, "a tracking id")
     found = (_text(members.get(name)) for name in ("trackingid", "id", "fileid"))
     in_urls = (_last_part(url, settings) for url in (_text(members.get("trackingurl")), location))
-    tracking_id = next((each for each in (*found, *in_urls) if each), "")
+    tracking_id = next((each for each in (*found, *in_urls) if each and each.isprintable()), "")
     if not tracking_id:
         malformed(reply, settings, "the answer holds no tracking id (trackingId, id, fileId, trackingUrl, Location)")
     urls = (_text(members.get(name)) for name in ("uploadurl", "signedurl", "url"))
@@ -161,7 +161,16 @@ def tracking_of(reply: Reply, settings: Settings) -> Tracking:
     if not status:
         malformed(reply, settings, "the answer holds no status")
     progress, url = members.get("progress"), _text(members.get("downloadresulturl"))
-    return Tracking(status, None if progress is None else clean(str(progress)), url or None)
+    return Tracking(clean(status), None if progress is None else clean(str(progress)), url or None)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return an answer without the members whose names tell of a secret; Sage's own names are not documented."""
+    if isinstance(value, Mapping):
+        return {
+            n: without_secrets(each) for n, each in value.items() if not _SECRET.search(re.sub(r"\W|_", "", n).lower())
+        }
+    return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
 def passcode_of(reply: Reply, settings: Settings) -> Passcode:

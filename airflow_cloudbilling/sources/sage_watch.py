@@ -18,7 +18,7 @@ class Watch:
     :param states: which states are an end.
     :param interval: seconds between two questions.
     :param outage: seconds for which Sage may be out of reach, or answer nothing of use, before the wait ends.
-    :param fresh: whether the upload is so new that Sage may not know its id yet.
+    :param grace: seconds for which the upload may be so new that Sage does not know its id yet.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Watch:
         interval: float,
         outage: float = OUTAGE,
         *,
-        fresh: bool = False,
+        grace: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.states = states
@@ -35,8 +35,8 @@ class Watch:
         self.outage = outage
         self.answers = 0
         self.state = "not known yet"
-        self._fresh = fresh
         self._clock = clock
+        self._grace_ends = clock() + grace
         self._out_since: float | None = None
 
     def said(self, tracking: Tracking) -> str | None:
@@ -52,11 +52,12 @@ class Watch:
 
         :raises CloudBillingError: that error, when another question would not help, or the outage lasts too long.
         """
-        if isinstance(error, RefusedError) and not (self._fresh and error.status == 404 and not self.answers):
+        now = self._clock()
+        too_new = not self.answers and now < self._grace_ends
+        if isinstance(error, RefusedError) and not (too_new and error.status == 404):
             raise error
         if not isinstance(error, VendorError):
             raise error
-        now = self._clock()
         self._out_since = now if self._out_since is None else self._out_since
         if now - self._out_since >= self.outage:
             raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import date
@@ -70,6 +71,11 @@ class Selection:
                     f"close {approved.close_id!r} has no {kind} invoices, it has {kinds}; say which of them is meant."
                 )
                 raise ConfigurationError(message, field="kind")
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """How many invoices of which other kinds an approved set has."""
+        return Counter(key.kind for key in (self.approved.hashes if self.approved else ()) if key not in self.hashes)
 
     @property
     def words(self) -> str:

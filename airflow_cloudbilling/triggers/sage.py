@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_cloudbilling.deadlines import within
 from airflow_cloudbilling.errors import (
     CloudBillingError,
     ConfigurationError,
@@ -41,7 +42,7 @@ class SageUploadTrigger(BaseTrigger):
     :param outage: seconds for which Sage may be out of reach.
     :param success_states: of an upload; None: the usual.
     :param failure_states: so too.
-    :param fresh: whether the upload is so new that Sage may not know its id yet.
+    :param unknown_until: seconds since the epoch, until which the upload is so new that Sage may not know its id yet.
     :param barren: how often in a row a trigger for this upload ended with ``renew`` and without an answer.
     """
 
@@ -54,7 +55,7 @@ class SageUploadTrigger(BaseTrigger):
         outage: float,
         success_states: Sequence[str] | None = None,
         failure_states: Sequence[str] | None = None,
-        fresh: bool = True,
+        unknown_until: float = 0.0,
         barren: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -65,13 +66,13 @@ class SageUploadTrigger(BaseTrigger):
         self.outage = outage
         self.success_states = None if success_states is None else [*success_states]
         self.failure_states = None if failure_states is None else [*failure_states]
-        self.fresh = fresh
+        self.unknown_until = unknown_until
         self.barren = barren
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and what it is made of; plain values, no secrets."""
         own = {name: getattr(self, name) for name in ("conn_id", "tracking_id", "deadline", "poll_interval", "outage")}
-        own |= {name: getattr(self, name) for name in ("success_states", "failure_states", "fresh", "barren")}
+        own |= {name: getattr(self, name) for name in ("success_states", "failure_states", "unknown_until", "barren")}
         return f"{__name__}.{type(self).__name__}", own
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -92,7 +93,7 @@ class SageUploadTrigger(BaseTrigger):
         from airflow_cloudbilling.sources.sage_watch import Watch
 
         states = States(self.success_states, self.failure_states)
-        return Watch(states, self.poll_interval, self.outage, fresh=self.fresh)
+        return Watch(states, self.poll_interval, self.outage, grace=self.unknown_until - time.time())
 
     async def _wait(self, watch: Watch) -> str:
         async with shared_client(self.conn_id) as (hook, client):
@@ -116,7 +117,7 @@ class SageUploadTrigger(BaseTrigger):
         """Ask once, within the time that is left; return whether the upload has ended."""
         left = max(1.0, self.deadline - time.time())
         before = watch.state
-        end = watch.said(await asyncio.wait_for(hook.atrack(self.tracking_id, client), left))
+        end = watch.said(await within(left, hook.atrack(self.tracking_id, client)))
         if watch.state != before:
             self.log.info("Upload %s is %s.", self.tracking_id, watch.state)
         return end is not None

@@ -61,7 +61,7 @@ class SageScopeTrigger(BaseEventTrigger):
         async with AsyncExitStack() as held:
             while True:
                 await asyncio.sleep(pause)
-                found, pause = await self._ask(seen, held)
+                found, pause = await self._look(seen, held)
                 if found is None or found == seen:
                     continue
                 if seen is None or found.sha256 != seen.sha256:
@@ -73,19 +73,6 @@ class SageScopeTrigger(BaseEventTrigger):
         self.log.info("Scope %s has a new file of %d bytes.", self.scope, found.size)
         told = {"conn_id": self.conn_id, "scope": self.scope, "sha256": found.sha256, "size": found.size}
         return TriggerEvent(told)  # type: ignore[no-untyped-call]
-
-    async def _ask(self, seen: ScopeVersion | None, held: AsyncExitStack) -> tuple[ScopeVersion | None, float]:
-        """Return what :meth:`_look` finds, and end when this is cancelled.
-
-        Before Python 3.12 ``wait_for``, which the client uses, may swallow a cancellation; ``wait`` does not.
-        """
-        looking = asyncio.create_task(self._look(seen, held))
-        try:
-            await asyncio.wait({looking})
-        finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-        return looking.result()
 
     async def _look(self, seen: ScopeVersion | None, held: AsyncExitStack) -> tuple[ScopeVersion | None, float]:
         """Return the state of the file, the one seen last where none can be had, and the seconds to wait.
