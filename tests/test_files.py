@@ -30,7 +30,8 @@ from airflow_cloudbilling.parse.files import (
     safe_name,
     sniff,
 )
-from airflow_cloudbilling.parse.usage import COLUMNS, ColumnsError, UsageReader, comma_amount
+from airflow_cloudbilling.parse.usage import UsageReader
+from airflow_cloudbilling.parse.usage_rows import COLUMNS, ColumnsError, comma_amount
 from airflow_cloudbilling.sandbox.orange_files import HEADER, pdf, workbook, zipped
 
 ROW = "PAYG;2026-10-01;2026-10-31;OCB1;acme;FR;eu;ECS;s3;Compute;r;d;;744,00;hour;0,0312;23,21;0;23,21;EUR;;;;;;;\r\n"
@@ -200,6 +201,20 @@ def test_amounts_without_a_currency_or_rows_without_amounts_have_no_sum(was: str
     assert len(next(reader.lines(spooled((HEADER + "\n" + ROW.replace(was, now)).encode())))) == 1
     with pytest.raises(RecordError, match=r"field (currency|net_amount)"):
         reader.totals()
+
+
+def test_a_discount_of_too_many_digits_is_a_reject() -> None:
+    row = ROW.replace(";23,21;0;23,21;", f";{'9' * 26};0;-{'9' * 26};")
+    with pytest.raises(RecordError, match=r"field discount: .* more than 26 digits"):
+        list(UsageReader().lines(spooled((HEADER + "\n" + row).encode())))
+
+
+@pytest.mark.parametrize("blank", ["", "\r\n"])
+def test_rows_have_their_numbers_however_many_are_read_at_once(blank: str) -> None:
+    rows = [ROW.strip()] * 250
+    rows[230] = rows[230].replace("23,21", "much")
+    with pytest.raises(RecordError, match=rf"^row {233 if blank else 232}: field \w+ \(\w+\): .*'much'"):
+        list(UsageReader().lines(spooled((HEADER + "\r\n" + blank + "\r\n".join(rows)).encode())))
 
 
 class Endless(io.RawIOBase):

@@ -11,7 +11,7 @@ from typing import IO
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Notice, Reject
-from airflow_cloudbilling.parse import Malformed, Unreadable, clean, files, shown, usage
+from airflow_cloudbilling.parse import Malformed, Unreadable, clean, files, shown, usage, usage_rows
 from airflow_cloudbilling.parse.einvoice import read_einvoice, worth_trying
 from airflow_cloudbilling.parse.names import Table
 from airflow_cloudbilling.source import Ask, Item, Reply
@@ -54,7 +54,7 @@ class Files:
         try:
             yield from (self._report if self._ask.kind == "usage" else self._invoice)(listed, reply, kind, name)
         except RecordError as error:
-            if isinstance(error, usage.ColumnsError):
+            if isinstance(error, usage_rows.ColumnsError):
                 yield Notice(f"Document {shown(listed.document_id)} ({name}): {error.reason}; it is rejected.")
             yield Reject(error.reason, listed.raw, listed.document_id)
         except (Unreadable, *files.DAMAGED) as error:
