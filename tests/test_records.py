@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_cloudbilling.parse import Malformed, Unreadable
-from airflow_cloudbilling.parse.records import Records, form_encoded, json_text, listed, read_value, unwrapped
+from airflow_cloudbilling.parse.record_lists import Records
+from airflow_cloudbilling.parse.records import form_encoded, json_text, listed, read_value, unwrapped
 from airflow_cloudbilling.parse.xml_values import camelled
 
 

@@ -11,7 +11,7 @@ from airflow_cloudbilling.errors import MalformedReplyError
 from airflow_cloudbilling.operators.api import stored
 from airflow_cloudbilling.operators.database import open_staging
 from airflow_cloudbilling.parse import Malformed
-from airflow_cloudbilling.parse.records import Records
+from airflow_cloudbilling.parse.record_lists import Records
 from airflow_cloudbilling.sources.sage_scopes import records_of
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -40,10 +40,13 @@ class Header:
         """Return the members with those of inner records under dotted names."""
         return flatten(self.members)
 
-    def source_text(self, element: str) -> str:
-        """Return what was sent of the invoice besides its lists; of XML under an element of this name."""
+    def source_text(self, element: str, written: Callable[[Any], str]) -> str:
+        """Return what was sent of the invoice besides its lists; of XML under an element of this name.
+
+        :param written: makes a text of the members whose source texts were not kept.
+        """
         if not self.raws:
-            return said(self.members)
+            return written(self.members)
         if self.raws[0][1].startswith("<"):
             return f"<{element}>{''.join(raw for _, raw in self.raws)}</{element}>"
         return "{" + ", ".join([f"{_name(name)}: {raw}" for name, raw in self.raws]) + "}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -40,6 +40,8 @@ class InvoiceReader:
     :param sha256: of the body.
     :param period: lines of invoices that are issued outside it are passed over where they are few.
     """
+
+    _written: Callable[[Any], str] = staticmethod(said)  # makes a text of a value whose source text was not kept
 
     def __init__(self, names: Names, *, keep_raw: bool, sha256: str | None, period: Period | None = None) -> None:
         self._names = names
@@ -128,26 +130,21 @@ class InvoiceReader:
 
     def _take_leaves(self, event: Event) -> Found:
         """Yield the lines that are complete; one that is not waits in the nesting, a bad one spoils its invoice."""
-        found = list(islice(self._values, len(event.leaves)))
+        found: list[Any] = list(islice(self._values, len(event.leaves)))
         if self._bad:
             return
         raws = event.raws or [None] * len(found)
         for number, (values, leaf, raw) in enumerate(zip(found, event.leaves, raws, strict=True), 1):
             if isinstance(values, RecordError):
                 error = RecordError(f"line {self._sum.lines + number}: {values.reason}")
-                self._spoil(error, raw or said(leaf))
+                self._spoil(error, raw or self._written(leaf))
                 return
-        lines = self._completed(event.leaves, found)
-        self._sum.add([line[_NET] for line in lines], [line[_TAX] for line in lines])
-        rows = ((*line, raw) for line, raw in zip(lines, raws, strict=True))
+        self._sum.add([line[_NET] for line in found], [line[_TAX] for line in found])
+        rows = ((*line, raw) for line, raw in zip(found, raws, strict=True))
         if not self._names.around:
             yield _lines(rows)
         elif self._nesting.place(around := list(map(list, rows))):
             yield _lines(around)
-
-    def _completed(self, leaves: Sequence[Any], lines: list[Any]) -> Sequence[Values]:
-        """Return lines' canonical values; vendors that leave some to be worked out do so here."""
-        return lines
 
     def _spoil(self, error: RecordError, raw: str = "") -> None:
         if self._bad is None:
@@ -164,7 +161,7 @@ class InvoiceReader:
                 for name, value in event.members.items() if event.level > 1 or "" in event.members else ():
                     yield from self._learn_one(event.level, name, value)
             except RecordError as error:
-                self._spoil(error, event.raws.get(name) or said(value))
+                self._spoil(error, event.raws.get(name) or self._written(value))
 
     def _learn_one(self, level: int, name: str, value: Any) -> Found:
         if not name:
@@ -191,7 +188,7 @@ class InvoiceReader:
                 raise values
             return self._invoice(dict(zip(self._names.head, values, strict=True)), header)
         except RecordError as error:
-            raw = "\n".join(part for part in (self._bad_raw, header.source_text(self._element)) if part)
+            raw = "\n".join(part for part in (self._bad_raw, header.source_text(self._element, self._written)) if part)
             self.rejected_day = _readable(self._day, header.flat)
             return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, header.flat))
 
@@ -214,7 +211,7 @@ class InvoiceReader:
             "tax_amount": totals.tax,
             "gross_amount": totals.gross,
             "totals_origin": totals.origin,
-            "raw": header.source_text(self._element) if self._keep_raw else None,
+            "raw": header.source_text(self._element, self._written) if self._keep_raw else None,
             "source_sha256": self._sha256,
         }
         return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]

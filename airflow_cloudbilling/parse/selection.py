@@ -21,11 +21,11 @@ class Seen:
     def add(self, text: str) -> bool:
         """Take in a text; whether it is new."""
         before = len(self._digests)
-        self._digests.add(_digest(text))
+        self._digests.add(digest(text))
         return len(self._digests) > before
 
     def __contains__(self, text: str) -> bool:
-        return _digest(text) in self._digests
+        return digest(text) in self._digests
 
 
 class Selection:
@@ -64,20 +64,22 @@ class Selection:
         new = self._readings[-1].add(key)
         self.records += 1
         self.new += new
-        inside = day is not None and self._period.holds(day)
-        if inside and isinstance(item, Invoice):
+        found = within(self._period, item, day)
+        if isinstance(found, Invoice):
             yield from self._lines.drain()
-            yield item
+            yield found
             return
         self._lines.clear()
         if new and not any(key in earlier for earlier in self._readings[:-1]):
-            yield item if inside else _left_out(item, day)
+            yield found
 
 
-def _left_out(item: Invoice | Reject, day: str | None) -> Reject | Outside:
-    """Return what becomes of a record that is not of the period, or of no day: an unreadable one of another month is
-    that month's concern.
+def within(period: Period, item: Invoice | Reject, day: str | None) -> Invoice | Reject | Outside:
+    """Return a record of the period as it is, and what becomes of another, or of one without a day: an unreadable one
+    of another month is that month's concern.
     """
+    if day and period.holds(day):
+        return item
     if day and item.invoice_id:
         return Outside(item.invoice_id)
     if isinstance(item, Reject):
@@ -86,5 +88,6 @@ def _left_out(item: Invoice | Reject, day: str | None) -> Reject | Outside:
     return Reject(reason, item.raw or "", item.invoice_id)
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
+def digest(text: str) -> int:
+    """Return a text's own number, of 64 bits."""
+    return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest(), "big")

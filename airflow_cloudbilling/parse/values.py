@@ -31,6 +31,7 @@ _ODD = re.compile(f"{_NOT_STORABLE.pattern}|\r")
 _LONGEST_ID = 255  # characters
 _TEXT = {str}
 _WITH_NOTHING = {str, int, type(None)}
+_WITH_DECIMALS = {*_WITH_NOTHING, Decimal}
 _CACHED = 64  # characters of a value that is worth remembering; longer ones would fill the memory
 _TOO_LONG = f"expected at most {INTEGER_DIGITS} digits before and {DECIMALS} after the point"
 
@@ -69,7 +70,7 @@ def column(read: Reader, values: Sequence[Any]) -> Sequence[str | None]:
     kinds = set(map(type, values))
     of_texts = _OF_TEXTS.get(read)
     found: Sequence[str | None] | None = None
-    if of_texts and kinds <= _WITH_NOTHING:
+    if of_texts and kinds <= (_WITH_NOTHING if read is day else _WITH_DECIMALS):
         texts = [str(value) for value in values if value is not None] if kinds != _TEXT else values
         found = of_texts(texts) if texts else texts
     if found is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from airflow_cloudbilling.errors import ConfigurationError, RefusedError
 from airflow_cloudbilling.model import Invoice, Notice, Period, Stated
 from airflow_cloudbilling.parse import Malformed
 from airflow_cloudbilling.parse.records import read_value
-from airflow_cloudbilling.parse.selection import Selection
+from airflow_cloudbilling.parse.selection import within
 from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import Ask, Conversation, Endpoint, Item, Record, Reply, Request, Source, Verdict
 from airflow_cloudbilling.sources import cloudonex_answers as answers
@@ -99,7 +99,7 @@ class CloudOnex(Source):
 
     def _read(self, ask: Ask, settings: Settings, *, lines: bool) -> Conversation:
         reading = _Reading(ask, settings)
-        turns = Turns(reading.question(settings), reading.resource)
+        turns = Turns(reading.question(settings))
         going = True
         while going:
             reply = yield turns.next()
@@ -107,12 +107,10 @@ class CloudOnex(Source):
                 break
             bare: list[Mapping[str, Any]] = []
             try:
-                if turns.number > 1 and turns.repeats(reply):
-                    break
                 page = Page(reply, reading.resource, tolerant=True)
-                for record in page:
-                    turns.add(record)
-                    yield from reading.found(record, reply, bare if lines else None)
+                for records in page:
+                    if turns.take(records):
+                        yield from reading.found(records, reply, bare if lines else None)
                 going = turns.goes_on(page)
             except Malformed as error:
                 answers.malformed(reply, error, settings)
@@ -133,7 +131,7 @@ class CloudOnex(Source):
                 raise Malformed(f"expected the record with the id {listed['id']}, another or none came")
         except Malformed as error:
             answers.malformed(reply, error, settings)
-        yield from reading.found({**listed, **record}, reply)
+        yield from reading.found([{**listed, **record}], reply)
 
     def ready(self, ask: Ask, settings: Settings) -> Conversation:
         """Ask for one invoice of the period; a version that answers with another one is asked for all."""
@@ -144,10 +142,10 @@ class CloudOnex(Source):
             return
         others = 0
         try:
-            for record in Page(reply, reading.resource, tolerant=True):
-                found = [item for item in reading.found(record, reply) if isinstance(item, Invoice)]
+            for records in Page(reply, reading.resource, tolerant=True):
+                found = [item for item in reading.found(records, reply) if isinstance(item, Invoice)]
                 yield from found
-                others += not found
+                others += len(records) - len(found)
         except Malformed as error:
             answers.malformed(reply, error, settings)
         if others:
@@ -156,7 +154,7 @@ class CloudOnex(Source):
     def list_records(self, resource: str, params: Mapping[str, str], settings: Settings) -> Conversation:
         """Yield every record of a resource, or those of one page when ``params`` names it."""
         name = self._resource("list", resource, settings)
-        turns = Turns(request_of("GET", name, settings, {"limit": _LIMIT, **params}), name)
+        turns = Turns(request_of("GET", name, settings, {"limit": _LIMIT, **params}))
         going = True
         while going:
             question = turns.next()
@@ -164,12 +162,9 @@ class CloudOnex(Source):
             if reply is None or reply.status == 204:
                 return
             try:
-                if turns.number > 1 and turns.repeats(reply):
-                    return
                 page = Page(reply, name)
-                for record in page:
-                    turns.add(record)
-                    yield Record(record)
+                for records in page:
+                    yield from map(Record, records if turns.take(records) else ())
                 going = "page" not in params and turns.goes_on(page)
             except Malformed as error:
                 answers.malformed(reply, error, settings)
@@ -221,7 +216,8 @@ class _Reading:
         self._params = ask.params
         shift = timedelta(days=ask.window_shift_days)
         self._window = Period(ask.period.start + shift, ask.period.end + shift)
-        self._reader = Reader(names, mapped, default_currency(settings), keep_raw=ask.keep_raw)
+        currency = default_currency(settings)
+        self._reader = Reader(names, mapped, currency, keep_raw=ask.keep_raw, period=self._window)
         self._computed = 0
 
     def question(self, settings: Settings) -> Request:
@@ -230,24 +226,29 @@ class _Reading:
         days = {"date_from": self._window.start.isoformat(), "date_to": last.isoformat()}
         return request_of("GET", self.resource, settings, {**days, "limit": _LIMIT, **self._params})
 
-    def found(self, record: Any, reply: Reply, bare: list[Mapping[str, Any]] | None = None) -> Iterator[Item]:
-        """Yield what a record holds; older versions ignore filters, so the period is filtered here again.
+    def found(
+        self, records: Sequence[Any], reply: Reply, bare: list[Mapping[str, Any]] | None = None
+    ) -> Iterator[Item]:
+        """Yield what records hold; older versions ignore filters, so the period is filtered here again.
 
-        :param bare: takes an invoice of the period that says nothing of its lines, instead of yielding it.
+        :param bare: takes invoices of the period that say nothing of their lines, instead of yielding them.
         """
-        reader = self._reader
-        items = list(
-            Selection(self._window).items(
-                reader.items(reader.events(record, reply.sha256)), lambda: reader.rejected_day
-            )
-        )
-        last = items[-1]
-        if isinstance(last, Invoice):
-            if bare is not None and not has_items(record):
-                bare.append({**record, "id": last.invoice_id})
-                return
-            self._computed += last.totals_origin == "computed"
-        yield from items
+        reader, of, lines = self._reader, iter(records), list[Item]()
+        reader.another(reply.sha256)
+        for item in reader.items(reader.events(records)):
+            if isinstance(item, list):
+                lines.append(item)
+                continue
+            record = next(of)
+            found = within(self._window, item, item.issue_date if isinstance(item, Invoice) else reader.rejected_day)
+            if isinstance(found, Invoice) and bare is not None and not has_items(record):
+                bare.append({**record, "id": found.invoice_id})
+                continue
+            if isinstance(found, Invoice):
+                yield from lines
+                self._computed += found.totals_origin == "computed"
+            yield found
+            lines.clear()
 
     def notices(self) -> Iterator[Notice]:
         """Yield what a reader of the log should know."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
 from airflow_cloudbilling.parse import Malformed, clean, fold, text
+from airflow_cloudbilling.parse.json_exact import outlined
 from airflow_cloudbilling.parse.paging import MOST_PAGES, Counters
-from airflow_cloudbilling.parse.records import Records, json_text, read_value, unwrapped
-from airflow_cloudbilling.parse.selection import Seen
+from airflow_cloudbilling.parse.record_lists import Records
+from airflow_cloudbilling.parse.records import json_text, read_value, unwrapped
+from airflow_cloudbilling.parse.selection import digest
 from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.sources.cloudonex_records import merged
 
@@ -40,15 +42,15 @@ class Page:
         self.count = 0
         self._records = Records(reply.body, (*_LISTS, resource), _MARKS, DROPPED, str if tolerant else None)
 
-    def __iter__(self) -> Iterator[Any]:
-        """Yield the records.
+    def __iter__(self) -> Iterator[Sequence[Any]]:
+        """Yield the records, many at a time.
 
         :raises Malformed: when it is no list, or the envelope says that the request failed.
         """
         try:
-            for record in self._records:
-                self.count += 1
-                yield merged(record)
+            for some in self._records.some():
+                self.count += len(some)
+                yield list(map(merged, some))
         except Malformed as error:
             raise Malformed(failure(self._records.around) or str(error)) from None
         if said := failure(self._records.around):
@@ -69,14 +71,13 @@ class Turns:
     """One reading of a list, page after page; every way in which pages can go wrong ends in words.
 
     :param request: the question without its page.
-    :param resource: whose list it is.
     """
 
-    def __init__(self, request: Request, resource: str) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
-        self._resource = resource
-        self._seen = Seen()
+        self._page_of: dict[int, int] = {}  # where each record came first
         self._previous, self._current = _Digest(), _Digest()
+        self._before = 0  # records of the present page that came on another
         self._pages: int | None = None
         self._read = 0
         self.total: int | None = None
@@ -85,47 +86,45 @@ class Turns:
     def next(self) -> Request:
         """Return the question for the next page."""
         self.number += 1
+        self._before = 0
         self._previous, self._current = self._current, _Digest()
         return replace(self._request, params={**self._request.params, "page": str(self.number)})
 
-    def repeats(self, reply: Reply) -> bool:
-        """Look through a page before it is used; whether it is one that came before, so that the list is at its end.
+    def take(self, records: Sequence[Any]) -> bool:
+        """Take in some records of the page that is being read; whether they are to be used, since they are new."""
+        keys = list(map(key_of, records))
+        self._current.update(keys)
+        self._before += sum(self._page_of.setdefault(digest(key), self.number) < self.number for key in keys)
+        self._read += len(keys)
+        return not self._before
+
+    def _repeats(self, page: Page) -> bool:
+        """Whether a page is one that came before, so that the list is at its end.
 
         A build without paging sends the whole list for each page, others the last page for each beyond.
 
         :raises Malformed: when only some of its records came before, or the vendor said that there are more.
         """
-        page = Page(reply, self._resource, tolerant=True)
-        whole, before = _Digest(), 0
-        for record in page:
-            key = key_of(record)
-            whole.update(key)
-            before += key in self._seen
-        again = before == page.count > 0
+        again = self._before == page.count > 0
         if again and (page.counters.pages or page.counters.total is not None):
             raise Malformed(
                 f"page {self.number} holds nothing that did not come before, although the vendor states"
                 f" {self.total if self.total is not None else 'more'} records: it repeats its pages or ignores page"
             )
-        if before and (not again or whole != self._previous):
+        if self._before and (not again or self._current != self._previous):
             raise Malformed(
-                f"page {self.number} holds {before} of {page.count} records that came before: the list has shifted"
-                " while it was read, so that others may be missing; run it again"
+                f"page {self.number} holds {self._before} of {page.count} records that came before: the list has"
+                " shifted while it was read, so that others may be missing; run it again"
             )
         return again
-
-    def add(self, record: Any) -> None:
-        """Take in a record of the page that is being read."""
-        key = key_of(record)
-        self._current.update(key)
-        self._seen.add(key)
-        self._read += 1
 
     def goes_on(self, page: Page) -> bool:
         """Take in what a page said when it has been read; whether there is a next one.
 
         :raises Malformed: when it is another page than was asked for, the count changes, or there is no end to it.
         """
+        if self._repeats(page):
+            return False
         said = page.counters
         if said.page is not None and said.page != self.number:
             raise Malformed(f"page {self.number} was asked for, page {said.page} came: the vendor ignores page")
@@ -151,9 +150,9 @@ class _Digest:
     def __init__(self) -> None:
         self._hash = sha256()
 
-    def update(self, key: str) -> None:
-        """Take in the next record's key."""
-        self._hash.update(f"{len(key)}:{key}".encode(errors="surrogatepass"))
+    def update(self, keys: Sequence[str]) -> None:
+        """Take in the next records' keys."""
+        self._hash.update("".join(f"{len(key)}:{key}" for key in keys).encode(errors="surrogatepass"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Digest) and self._hash.digest() == other._hash.digest()
@@ -218,8 +217,15 @@ def checked(reply: Reply, largest: int = 256 * 1024) -> str | None:
         raise Malformed(f"expected JSON, came {clean(head[:1000], 200)!r}")
     if len(head) >= largest or begin == b"[":
         return None
-    value = read_value(io.BytesIO(head), DROPPED)
+    told = outlined(head, _tells) if reply.request.safe else None
+    if told is not None and failure(told) is None:
+        return None  # the rest is looked into when it is read
+    value = read_value(io.BytesIO(head), DROPPED, constants=str if reply.request.safe else None)
     return failure(value) if isinstance(value, dict) else None
+
+
+def _tells(name: str) -> bool:
+    return fold(name) in ("success", "error", "errors")
 
 
 def _words(value: Any) -> Iterator[str]:

@@ -6,23 +6,25 @@ The traps of the rows are in vendor facts 3b: a line's tax amount that is never 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.exact import canonical, exact_product, exact_sum
-from airflow_cloudbilling.model import Invoice
+from airflow_cloudbilling.model import Invoice, Period
 from airflow_cloudbilling.parse import (
     CLOSE,
     LEAVES,
     MEMBERS,
     OPEN,
     Event,
+    Fields,
     InvoiceReader,
     Names,
     Shape,
     Unreadable,
+    Wanted,
     amount,
     country,
     currency,
@@ -35,11 +37,14 @@ from airflow_cloudbilling.parse import (
 from airflow_cloudbilling.parse.fields import Values
 from airflow_cloudbilling.parse.header import Header
 from airflow_cloudbilling.parse.names import LINE_NAMES, Table
-from airflow_cloudbilling.parse.records import json_text, listed
+from airflow_cloudbilling.parse.records import json_text, listed, source_text
 
 SHAPE = Shape(lists=("invoices", "items"), marks=("id",), root="")
 _ITEMS = ("items", "invoiceitems", "lineitems", "lines")  # folded
 _YES = ("1", "true", "yes", "on")
+_DISCOUNT, _NET, _TAX, _RATE, _QUANTITY, _PRICE = map(
+    LINE_NAMES.index, ("discount", "net_amount", "tax_amount", "tax_rate", "quantity", "unit_price")
+)
 _NO_DAY = "0000-00-00"  # how MySQL writes nothing
 
 
@@ -123,38 +128,49 @@ def merged(record: Any) -> Any:
     """Return ``{"invoice": {…}, "items": […]}`` as one record; any other as it is."""
     if isinstance(record, dict):
         for name, inner in record.items():
-            if fold(name) in ("invoice", "purchase") and isinstance(inner, dict):
+            if isinstance(inner, dict) and fold(name) in ("invoice", "purchase"):
                 return {**inner, **{other: value for other, value in record.items() if other != name}}
     return record
 
 
 class Reader(InvoiceReader):
-    """Reads records one by one and works out what the rows leave open.
+    """Reads records, and works out what the rows leave open.
 
     :param names: with the user's ``field_map`` in it.
     :param mapped: the canonical names in that map; what they say is not improved on.
     :param default_currency: of invoices that state none.
+    :param period: lines of other invoices are passed over.
     """
 
-    def __init__(self, names: Names, mapped: Collection[str], default_currency: str | None, *, keep_raw: bool) -> None:
-        super().__init__(names, keep_raw=keep_raw, sha256=None)
+    _written = staticmethod(json_text)
+
+    def __init__(
+        self,
+        names: Names,
+        mapped: Collection[str],
+        default_currency: str | None,
+        *,
+        keep_raw: bool,
+        period: Period | None = None,
+    ) -> None:
+        super().__init__(names, keep_raw=keep_raw, sha256=None, period=period)
         self._mapped = mapped
         self._default_currency = default_currency
+        self._line = Fields([*self._line.wanted, Wanted("discount_type", _percentage, ("discount_type",))])
 
-    def events(self, record: Any, sha256: str) -> Iterator[Event]:
-        """Yield the steps through one record.
-
-        :param sha256: of the body that it came in.
-        """
-        self._sha256 = sha256
-        yield Event(OPEN, 1)
-        members = record if isinstance(record, dict) else {"": record}
-        lists = [name for name in members if fold(name) in _ITEMS]
-        own = {name: value for name, value in members.items() if name not in lists}
-        yield Event(MEMBERS, 1, own, raws={name: json_text(value) for name, value in own.items()})
-        for items in (listed(members[name]) for name in lists):
-            yield Event(LEAVES, SHAPE.leaf, leaves=items, raws=list(map(json_text, items)) if self._keep_raw else ())
-        yield Event(CLOSE, 1)
+    def events(self, records: Iterable[Any]) -> Iterator[Event]:
+        """Yield the steps through records."""
+        for record in records:
+            yield Event(OPEN, 1)
+            members = record if isinstance(record, dict) else {"": record}
+            lists = [name for name in members if fold(name) in _ITEMS]
+            own = {name: value for name, value in members.items() if name not in lists}
+            raws = {name: source_text(value) for name, value in own.items()} if self._keep_raw else {}
+            yield Event(MEMBERS, 1, own, raws=raws)
+            for items in (listed(members[name]) for name in lists):
+                texts = list(map(source_text, items)) if self._keep_raw else ()
+                yield Event(LEAVES, SHAPE.leaf, leaves=items, raws=texts)
+            yield Event(CLOSE, 1)
 
     def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
         said = {fold(name): value for name, value in header.members.items()}
@@ -165,10 +181,7 @@ class Reader(InvoiceReader):
             "tax_amount": _taxes(values["tax_amount"], said),
         }
         values |= {name: value for name, value in worked_out.items() if name not in self._mapped or not values[name]}
-        try:
-            values |= {name: value for name, value in _sums(values).items() if name not in self._mapped}
-        except ValueError as error:
-            raise RecordError(f"a sum of the invoice's amounts cannot be staged: {error}") from None
+        values |= {name: value for name, value in _sums(values).items() if name not in self._mapped}
         if values["currency"] is None:
             raise RecordError(
                 "field currency (currency_iso_code, currency): expected a currency's three letters, came"
@@ -176,19 +189,24 @@ class Reader(InvoiceReader):
             )
         return super()._invoice(values, header)
 
-    def _completed(self, leaves: Sequence[Any], lines: list[Any]) -> Sequence[Values]:
-        return [self._line_completed(leaf, values) for leaf, values in zip(leaves, lines, strict=True)]
+    def _read_lines(self, leaves: list[Any]) -> Sequence[Values | RecordError]:
+        found = super()._read_lines(leaves)
+        return [line if isinstance(line, RecordError) else self._completed(*line) for line in found]
 
-    def _line_completed(self, record: Mapping[str, Any], values: Values) -> Values:
-        line = dict(zip(LINE_NAMES, values, strict=True))
-        kind = next((value for name, value in record.items() if fold(name) == "discounttype"), None)
-        if isinstance(kind, str) and kind.strip().casefold().startswith("p") and line["discount"] not in (None, "0"):
-            line["discount"] = None  # a percentage
-        elif "line.net_amount" not in self._mapped:
-            line["net_amount"] = _line_net(line)
-        if line["tax_amount"] == "0" and line["tax_rate"] not in (None, "0") and line["net_amount"] != "0":
-            line["tax_amount"] = None  # the product writes 0.00 whatever the tax is
-        return tuple(line.values())
+    def _completed(self, *values: str | None) -> Values:
+        """Return a line's values, of which the last says whether its discount is a percentage."""
+        *line, percentage = values
+        if percentage and line[_DISCOUNT] not in (None, "0"):
+            line[_DISCOUNT] = None
+        elif line[_NET] is None and "line.net_amount" not in self._mapped:
+            line[_NET] = _line_net(line[_QUANTITY], line[_PRICE], line[_DISCOUNT])
+        if line[_TAX] == "0" and line[_RATE] not in (None, "0") and line[_NET] != "0":
+            line[_TAX] = None  # the product writes 0.00 whatever the tax is
+        return tuple(line)
+
+
+def _percentage(kind: Any) -> str | None:
+    return "yes" if isinstance(kind, str) and kind.strip().casefold().startswith("p") else None
 
 
 def _number(said: Mapping[str, Any]) -> str | None:
@@ -210,33 +228,40 @@ def _taxes(tax: str | None, said: Mapping[str, Any]) -> str | None:
     except Unreadable as error:
         raise RecordError(f"field tax_amount (tax2, tax_total): {error}") from None
     if second not in (None, "0"):
-        tax = canonical(exact_sum(Decimal(tax or 0), Decimal(second or 0)))
+        tax = _staged(exact_sum(Decimal(tax or 0), Decimal(second or 0)))
     return total if tax in (None, "0") and total is not None else tax
 
 
 def _sums(values: Mapping[str, str | None]) -> dict[str, str | None]:
     """Return the net amount without the discount, where the sums say that ``subtotal`` is before it; what is due."""
-    net, tax, gross, discount, paid = (
-        None if values[name] is None else Decimal(str(values[name]))
-        for name in ("net_amount", "tax_amount", "gross_amount", "allowance_total", "paid_amount")
-    )
+    net, gross, discount, paid = map(values.get, ("net_amount", "gross_amount", "allowance_total", "paid_amount"))
     found: dict[str, str | None] = {}
-    if net is not None and gross is not None and discount:
-        less = exact_sum(net, discount.copy_negate())
-        if exact_sum(less, tax or Decimal(0)) == gross:
-            found["net_amount"] = canonical(less)
-    if values["payable_amount"] is None and gross is not None and paid is not None:
-        found["payable_amount"] = canonical(exact_sum(gross, paid.copy_negate()))
+    if net and gross and discount not in (None, "0"):
+        less = _difference(net, discount)
+        if exact_sum(less, Decimal(values["tax_amount"] or 0)) == Decimal(gross):
+            found["net_amount"] = _staged(less)
+    if values["payable_amount"] is None and gross and paid:
+        found["payable_amount"] = _staged(_difference(gross, paid))
     return found
 
 
-def _line_net(line: Mapping[str, str | None]) -> str | None:
-    """Return the stated total; where there is none, quantity times price less the discount."""
-    stated, quantity, price = line["net_amount"], line["quantity"], line["unit_price"]
-    if stated is not None or quantity is None or price is None:
-        return stated
+def _line_net(quantity: str | None, price: str | None, discount: str | None) -> str | None:
+    """Return quantity times price less the discount."""
+    if quantity is None or price is None:
+        return None
     try:
         product = exact_product(Decimal(quantity), Decimal(price))
-        return canonical(exact_sum(product, Decimal(line["discount"] or 0).copy_negate()))
+        return canonical(exact_sum(product, Decimal(discount or 0).copy_negate()))
     except ValueError:  # more decimals than can be staged: nobody has said how to round
-        return stated
+        return None
+
+
+def _difference(whole: str, part: str | None) -> Decimal:
+    return exact_sum(Decimal(whole), Decimal(part or 0).copy_negate())
+
+
+def _staged(total: Decimal) -> str:
+    try:
+        return canonical(total)
+    except ValueError as error:
+        raise RecordError(f"a sum of the invoice's amounts cannot be staged: {error}") from None

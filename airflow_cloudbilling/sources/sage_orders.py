@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.parse.events import Malformed
-from airflow_cloudbilling.parse.records import decoder
+from airflow_cloudbilling.parse.json_exact import decoder
 
 Row = Mapping[str, Any]
 Mapper = Callable[[Row, Sequence[Row]], Any]

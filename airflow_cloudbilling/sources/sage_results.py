@@ -12,7 +12,7 @@ from typing import IO, Any
 from airflow_cloudbilling.model import Outcome
 from airflow_cloudbilling.parse.events import Malformed
 from airflow_cloudbilling.parse.fields import fold
-from airflow_cloudbilling.parse.records import Records
+from airflow_cloudbilling.parse.record_lists import Records
 from airflow_cloudbilling.redaction import clean, without_queries
 from airflow_cloudbilling.sources.sage_answers import SECRET_NAMES, folded_status
 

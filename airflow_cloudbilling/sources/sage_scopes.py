@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import IO, Any, NamedTuple
 
 from airflow_cloudbilling.parse import Malformed, fold, shown
-from airflow_cloudbilling.parse.records import Records, json_text
+from airflow_cloudbilling.parse.record_lists import Records
+from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.values import Unreadable, text
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply
