@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.cookiejar
 import logging
 import ssl
@@ -65,6 +66,7 @@ class Transport:
         self.counters = counters
         self._secrets = secrets
         self._http: httpx.AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def send(self, asked: Asked, credential: str | None) -> Reply:
         """Return the answer to one attempt of a request, whatever it says, and note the exchanges.
@@ -82,6 +84,7 @@ class Transport:
         if self._http is not None:
             await self._http.aclose()
             self._http = None
+        self._opening = asyncio.Lock()  # the next use may be on another event loop
 
     def _words(self, error: Exception, request: Request) -> str:
         text = clean(redact(str(error), self._secrets))
@@ -121,7 +124,7 @@ class Transport:
         status = digest = None
         self.counters.requests += 1
         try:
-            async with self._stream(sent, where) as response:
+            async with self._stream(await self._pool(), sent, where) as response:
                 status, headers = response.status_code, {k.lower(): v for k, v in response.headers.items()}
                 encoding = headers.get("content-encoding", "")
                 forms = () if sent.configured else self._secrets.echoes  # a token that comes again is no echo
@@ -141,9 +144,18 @@ class Transport:
         finally:
             asked.exchanges.append((shown, status, None if sent.configured else digest))
 
-    def _stream(self, sent: Request, where: Target) -> AbstractAsyncContextManager[httpx.Response]:
-        if self._http is None:
-            self._http = _pool(self.settings)
+    async def _pool(self) -> httpx.AsyncClient:
+        """Return the connection pool, made in a thread: reading all trusted certificates would block the loop."""
+        if (pool := self._http) is not None:
+            return pool
+        async with self._opening:
+            if (pool := self._http) is None:
+                pool = self._http = await asyncio.to_thread(_pool, self.settings)
+        return pool
+
+    def _stream(
+        self, pool: httpx.AsyncClient, sent: Request, where: Target
+    ) -> AbstractAsyncContextManager[httpx.Response]:
         url = where.url
         if sent.params:  # a slash stays one: CloudOnex's PHP reads ng=api/v2/customers from the query
             url += ("&" if "?" in url else "?") + urlencode(sent.params, quote_via=quote, safe="/")
@@ -154,7 +166,7 @@ class Transport:
         elif (file := sent.content) is not None:
             headers = {"Content-Type": file.media, **headers, "Content-Length": str(file.length)}
             content = file.pieces()
-        return self._http.stream(sent.method, url, headers=headers, content=content, data=sent.form)
+        return pool.stream(sent.method, url, headers=headers, content=content, data=sent.form)
 
     def _json(self, data: Any) -> str:
         try:

@@ -631,6 +631,28 @@ def test_an_own_ca_is_trusted_by_verify_and_a_stranger_is_explained(own_ca: Any)
         assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_certificates_are_read_beside_the_loop_and_once(
+    own_ca: Any, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    threads, real = list[threading.Thread](), ssl.create_default_context
+
+    def noted(*args: Any, **more: Any) -> ssl.SSLContext:
+        threads.append(threading.current_thread())
+        return real(*args, **more)
+
+    async def run(host: str) -> None:
+        async with client(host, **({"verify": str(own_ca.bundle)} if own else {})) as opened:
+            for reply in await asyncio.gather(*(opened.arequest(GET) for _ in range(5))):
+                reply.body.close()
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    with serving(statuses(200)) as server:
+        asyncio.run(run(server.url))
+    assert len(threads) == 1
+    assert threads != [threading.main_thread()]
+
+
 def test_a_ca_bundle_that_is_none_is_named(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("no certificate")
