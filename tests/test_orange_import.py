@@ -113,7 +113,7 @@ def test_both_worlds_find_the_same(sandbox: Sandbox) -> None:
 
     async def collect() -> list[Item]:
         async with Client(SOURCE, settings) as client:
-            return [item async for item in client.astream(SOURCE.invoices(ask, settings))]
+            return list(singly([item async for item in client.astream(SOURCE.invoices(ask, settings))]))
 
     assert asyncio.run(collect()) == held(settings, lambda s: SOURCE.invoices(ask, s))
 

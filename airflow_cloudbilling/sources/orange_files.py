@@ -10,9 +10,9 @@ from itertools import islice
 from typing import IO
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Notice, Reject
+from airflow_cloudbilling.model import Document, Finding, Invoice, Notice, Reject
 from airflow_cloudbilling.parse import Malformed, Unreadable, clean, files, shown, usage, usage_rows
-from airflow_cloudbilling.parse.einvoice import read_einvoice, worth_trying
+from airflow_cloudbilling.parse.einvoice import EInvoice, read_einvoice, worth_trying
 from airflow_cloudbilling.parse.names import Table
 from airflow_cloudbilling.source import Ask, Item, Reply
 from airflow_cloudbilling.sources.orange_documents import Listed
@@ -95,7 +95,7 @@ class Files:
                     return
         yield from self._without_amounts(listed, reply, kind, name, why)
 
-    def _einvoice(self, listed: Listed, reply: Reply, body: IO[bytes]) -> Iterator[InvoiceLine | Invoice] | None:
+    def _einvoice(self, listed: Listed, reply: Reply, body: IO[bytes]) -> EInvoice | None:
         return read_einvoice(body, invoice_id=listed.document_id, keep_raw=self._ask.keep_raw, sha256=reply.sha256)
 
     def _readable_part(self, listed: Listed, reply: Reply) -> tuple[int | None, str]:
@@ -164,14 +164,14 @@ class Files:
         return _with(Invoice(listed.document_id), {**known, **listed.mapped})
 
 
-def _mapped(found: Iterator[InvoiceLine | Invoice], listed: Listed) -> Iterator[InvoiceLine | Invoice]:
+def _mapped(found: EInvoice, listed: Listed) -> EInvoice:
     """Yield an e-invoice's items with what the user's ``field_map`` found in the list; it wins.
 
     :raises RecordError: when the XML is cut or forbidden in the middle.
     """
     try:
         for item in found:
-            yield item if isinstance(item, InvoiceLine) else _with(item, listed.mapped)
+            yield item if isinstance(item, list) else _with(item, listed.mapped)
     except Malformed as error:
         raise RecordError(f"the e-invoice cannot be read: {error}") from None
 

@@ -7,15 +7,13 @@ these without their invoice, so the source closes them with a ``Reject``, or wit
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import IO
 
-from airflow_cloudbilling.model import Invoice, InvoiceLine
-from airflow_cloudbilling.parse.einvoice.document import claims, read_document
+from airflow_cloudbilling.parse.einvoice.document import EInvoice, claims, read_document
 from airflow_cloudbilling.parse.einvoice.pdf import attached, is_pdf
 from airflow_cloudbilling.parse.events import first_bytes
 
-__all__ = ["read_einvoice", "worth_trying"]
+__all__ = ["EInvoice", "read_einvoice", "worth_trying"]
 
 _TYPES = ("xml", "pdf", "octet-stream", "download")
 
@@ -32,10 +30,8 @@ def worth_trying(content_type: str | None, head: bytes = b"") -> bool:
     return not kind or kind.endswith(_TYPES)
 
 
-def read_einvoice(
-    body: IO[bytes], *, invoice_id: str, keep_raw: bool, sha256: str | None
-) -> Iterator[InvoiceLine | Invoice] | None:
-    """Read a file's e-invoice: its lines, then the invoice, or nothing if the file holds none.
+def read_einvoice(body: IO[bytes], *, invoice_id: str, keep_raw: bool, sha256: str | None) -> EInvoice | None:
+    """Read a file's e-invoice: its lines, some at a time, then the invoice, or nothing if the file holds none.
 
     Amounts stay as stated; a credit note's total that is stated as positive, as EN 16931 has it, gives ``sign=-1``.
 

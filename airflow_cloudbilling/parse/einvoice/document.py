@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
 from airflow_cloudbilling.parse.einvoice import cii, ubl
-from airflow_cloudbilling.parse.einvoice.terms import CREDIT_NOTES, Syntax, discount, money, unit_price
+from airflow_cloudbilling.parse.einvoice.terms import CREDIT_NOTES, Said, Syntax, discount, money, unit_price
 from airflow_cloudbilling.parse.events import LARGEST_VALUE, Malformed
 from airflow_cloudbilling.parse.invoices import stated_positive
 from airflow_cloudbilling.parse.totals import RunningSum
@@ -21,6 +21,7 @@ from airflow_cloudbilling.parse.xml_text import declarations, source_text
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
+EInvoice = Iterator["list[InvoiceLine] | Invoice"]  # some lines at a time, then the invoice
 _SYNTAXES = {ubl.INVOICE_ROOT: ubl.INVOICE, ubl.CREDIT_NOTE_ROOT: ubl.CREDIT_NOTE, cii.ROOT: cii.CII}
 # The namespaces of the two syntaxes in any version, and of ZUGFeRD 1.
 _CLAIM = re.compile(
@@ -37,15 +38,16 @@ def claims(data: bytes) -> bool:
     return begin.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"<") and _CLAIM.search(begin) is not None
 
 
-def read_document(
-    body: IO[bytes], *, invoice_id: str, keep_raw: bool, sha256: str | None
-) -> Iterator[InvoiceLine | Invoice]:
-    """Yield an e-invoice's lines, then the invoice; parameters and errors are those of ``read_einvoice``."""
+def read_document(body: IO[bytes], *, invoice_id: str, keep_raw: bool, sha256: str | None) -> EInvoice:
+    """Yield an e-invoice; parameters and errors are those of ``read_einvoice``."""
     document = _Document(body)
     reader = _Reader(document, keep_raw)
     try:
-        for number, element in enumerate(document.lines(), 1):
-            yield reader.line(element, number)
+        for elements in document.lines():
+            for element in elements:
+                reader.take(element)
+            if lines := reader.lines():
+                yield lines
         yield reader.invoice(invoice_id, sha256)
     except RecordError as error:
         raise RecordError(error.reason, invoice_id=invoice_id) from None
@@ -69,8 +71,8 @@ class _Document:
         self._unread = 0  # bytes since then
         self._header = 0  # bytes beside the lines, at most
 
-    def lines(self) -> Iterator[Element]:
-        """Yield each line's element, which holds until the next is asked for.
+    def lines(self) -> Iterator[Iterator[Element]]:
+        """Yield the lines' elements as the body comes, each of which holds until the next is asked for.
 
         :raises Malformed: when the XML is cut, is no e-invoice of a known version, or has too much in one piece.
         """
@@ -80,7 +82,7 @@ class _Document:
             for chunk in filter(None, self._chunks):
                 self._parser.feed(chunk)
                 self._unread += len(chunk)
-                yield from self._complete()
+                yield self._complete()
                 if self._unread + self._header > LARGEST_VALUE:
                     raise Malformed(
                         f"the e-invoice has more than {LARGEST_VALUE} bytes beside its lines or in one of them"
@@ -126,6 +128,14 @@ class _Document:
         self._last, self._unread = line, 0
 
 
+class _Line(NamedTuple):
+    """What is taken out of a line's element."""
+
+    said: Said
+    discount: str | None
+    raw: str | None
+
+
 class _Reader:
     """Turns elements into lines and an invoice."""
 
@@ -135,25 +145,59 @@ class _Reader:
         self._noise: tuple[tuple[str, str], ...] | None = None
         self._sum = RunningSum()
         self._currencies: dict[str, int] = {}  # with the first line that is in it
+        self._taken: list[_Line] = []
 
-    def line(self, element: Element, number: int) -> InvoiceLine:
-        """Read one line; an error names it."""
-        syntax = self._document.syntax
+    def take(self, element: Element) -> None:
+        """Take in a line.
+
+        :raises RecordError: as :meth:`lines`.
+        """
+        terms, allowances = self._document.syntax.lines, self._document.syntax.allowances
         try:
-            found = syntax.lines.values(element)
-            found["discount"] = discount(element, syntax.allowances)
-            same_unit = found.pop("base_unit") in (None, found["unit"])
-            found["unit_price"] = unit_price(found["unit_price"], found.pop("base_quantity"), same_unit=same_unit)
-            if (status := found.pop("status")) in _NOT_COUNTED:  # its amounts are those of other lines
-                found.update(net_amount=None, discount=None, charge_type=status)
-            self._sum.add([found["net_amount"]], [])
+            self._taken.append(_Line(terms.said(element), discount(element, allowances), self._raw(element)))
         except RecordError as error:
-            name = element.find(syntax.lines.terms[0].paths[0])
-            known = f" (BT-126 {shown(name.text)})" if name is not None and name.text else ""
-            raise RecordError(f"line {number}{known}: {error.reason}") from None
-        if (currency := found.pop("line_currency")) is not None:
-            self._currencies.setdefault(currency, number)
-        return InvoiceLine(**found, raw=self._raw(element))
+            self.lines()  # which may have another error, that comes first
+            raise self._named(error, element.findtext(terms.terms[0].paths[0])) from None
+
+    def lines(self) -> list[InvoiceLine]:
+        """Read the lines that were taken in.
+
+        :raises RecordError: when one of them cannot be read; it names the line.
+        """
+        taken, self._taken = self._taken, []
+        return self._read(taken) if taken else []
+
+    def _read(self, taken: list[_Line]) -> list[InvoiceLine]:
+        try:
+            columns = self._columns(taken)
+        except RecordError as error:
+            if len(taken) == 1:
+                raise self._named(error, taken[0].said[0]) from None
+            return [line for one in taken for line in self._read([one])]
+        self._sum.add(columns["net_amount"], [])
+        return list(map(InvoiceLine._make, zip(*(columns[name] for name in InvoiceLine._fields), strict=True)))
+
+    def _columns(self, taken: list[_Line]) -> dict[str, list[str | None]]:
+        """Return the lines' values by name."""
+        nothing: list[str | None] = [None] * len(taken)
+        terms = self._document.syntax.lines.columns([one.said for one in taken])
+        found = dict.fromkeys(InvoiceLine._fields, nothing) | terms
+        same_units = [base in (None, unit) for base, unit in zip(found["base_unit"], found["unit"], strict=True)]
+        prices = zip(found["unit_price"], found["base_quantity"], same_units, strict=True)
+        found["unit_price"] = [unit_price(price, base, same_unit=same) for price, base, same in prices]
+        found["discount"], found["raw"] = [one.discount for one in taken], [one.raw for one in taken]
+        found["charge_type"] = [status if status in _NOT_COUNTED else None for status in found["status"]]
+        for nth, status in enumerate(found["charge_type"]):
+            if status:  # its amounts are those of other lines
+                found["net_amount"][nth] = found["discount"][nth] = None
+        for number, currency in enumerate(found["line_currency"], self._sum.lines + 1):
+            if currency is not None:
+                self._currencies.setdefault(currency, number)
+        return found
+
+    def _named(self, error: RecordError, line_id: str | None) -> RecordError:
+        known = f" (BT-126 {shown(line_id)})" if line_id else ""
+        return RecordError(f"line {self._sum.lines + 1}{known}: {error.reason}")
 
     def _raw(self, element: Element) -> str | None:
         if not self._keep_raw:
