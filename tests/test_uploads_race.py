@@ -110,3 +110,22 @@ def test_the_ledger_is_read_as_of_one_moment(erp: Erp, sage: Sage) -> None:
         assert uploads.get(sent, connection).status == "submitted"
     with uploads.reading() as connection:
         assert selection.survey(connection) == (5, 0, {})
+
+
+def test_workers_that_begin_at_once_end_with_one_upload(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    vendor.inject("delay", match="/api/files/Orders", method="POST", seconds=0.5)
+    results, start = list[dict[str, Any]](), threading.Barrier(4)
+
+    def work(run: str) -> None:
+        start.wait()
+        results.append(upload(Task(run), timeout=60))
+
+    workers = [threading.Thread(target=work, args=(f"run-{n}",)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [result["accepted"] for result in results] == [5] * 4, results
+    assert len({result["upload_id"] for result in results}) == 1
+    assert seen_once(sage)
