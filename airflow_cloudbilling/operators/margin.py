@@ -80,12 +80,14 @@ class MarginReportOperator(BaseOperator):
             last two ``{uri, bytes, sha256}`` of the files, or null.
         """
         from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.reconcile.reading import let_the_database_learn
         from airflow_cloudbilling.staging.margin_report import MarginReport
         from airflow_cloudbilling.staging.reading import snapshot
 
         with failing_for_good():
             periods = self._periods(context)
             staging = open_staging(self.staging_conn_id, self.schema)
+            let_the_database_learn(staging.engine, staging.tables)
             with snapshot(staging.engine) as connection:
                 report = MarginReport(connection, staging.tables)
                 kept = self._write(report, periods)

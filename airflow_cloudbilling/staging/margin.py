@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, null, select, union_all
+from sqlalchemy import Select, and_, case, func, literal, null, select, union_all
 
 from airflow_cloudbilling.staging.reading import KEY, same_invoice
 from airflow_cloudbilling.staging.tables import Tables
@@ -16,10 +16,11 @@ _SHARED = ("customer_id", "customer_name", "subscription_id", "subscription_name
 def margin_query(tables: Tables, dialect_name: str) -> Any:
     """Return purchase lines beside the sales lines of the same charge, and what stands on one side only; each once."""
     bought, sold = (_numbered(tables, kind, dialect_name).subquery(kind) for kind in ("purchase", "sales"))
-    pair = and_(*(bought.c[name] == sold.c[name] for name in ("provider", "account", "pair_key", "nth")))
+    names = [column.name for column in bought.c if column.name.startswith("pair_")]
+    pair = and_(*(bought.c[name] == sold.c[name] for name in names))
     state = case((sold.c.invoice_id.is_(None), BOUGHT), else_=MATCHED)
     first = _margin_row(bought, bought, sold, state).select_from(bought.outerjoin(sold, pair))
-    alone = _margin_row(sold, None, sold, case((sold.c.nth > 0, SOLD)))
+    alone = _margin_row(sold, None, sold, literal(SOLD))
     second = alone.select_from(sold.outerjoin(bought, pair)).where(bought.c.invoice_id.is_(None))
     return union_all(first, second)
 
@@ -27,15 +28,24 @@ def margin_query(tables: Tables, dialect_name: str) -> Any:
 def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
     """Return the lines of a kind, those of one charge numbered: where both sides have two, two pairs are four lines."""
     line, invoice = tables.invoice_line, tables.invoice
-    # a text of any length has no index there, and compares without case
-    key = line.c.match_key if dialect_name in ("sqlite", "postgresql") else func.sha2(line.c.match_key, 256)
+    keys = _keys(line, dialect_name)
     order = (line.c.invoice_id, line.c.line_number)
-    nth = func.row_number().over(partition_by=(line.c.provider, line.c.account, key), order_by=order)
+    nth = func.row_number().over(partition_by=keys, order_by=order)
     names = (*KEY, "line_number", "match_key", *_SHARED, "quantity", "net_amount")
-    of_invoice = (invoice.c.currency, invoice.c.slice_period)
-    columns = (*(line.c[name] for name in names), *of_invoice, key.label("pair_key"), nth.label("nth"))
+    pair = [key.label(f"pair_{number}") for number, key in enumerate((*keys, nth))]
+    columns = (*(line.c[name] for name in names), invoice.c.currency, invoice.c.slice_period, *pair)
     joined = line.join(invoice, same_invoice(line, invoice))
     return select(*columns).select_from(joined).where(line.c.kind == kind)
+
+
+def _keys(line: Any, dialect_name: str) -> list[Any]:
+    """Return what the lines of one charge have in common."""
+    columns = [line.c.provider, line.c.account, line.c.match_key]
+    if dialect_name in ("sqlite", "postgresql"):
+        return columns
+    # There a text of any length has no index and compares without case; and MariaDB numbers the lines anew for each
+    # one that it joins, as long as it sees columns of the table in the join.
+    return [func.sha2(func.concat(columns[0], "/", func.length(columns[1]), "/", columns[1], columns[2]), 256)]
 
 
 def _margin_row(own: Any, bought: Any, sold: Any, state: Any) -> Select[Any]:
