@@ -25,6 +25,7 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_cloudbilling.assets import invoice_asset
+from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.approval import ApproveCloseOperator
 from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
 from airflow_cloudbilling.operators.sage import SageUploadOperator
@@ -51,13 +52,21 @@ DEFAULTS = {
     "currencyRate": 1,
     "paymentMethod": "transfer",
 }
-# The month that a run is for: asked for by hand, else its partition.
-MONTH = "{{ params.period or dag_run.partition_key }}"
+# The month that a run is for: asked for by hand, else its partition, else the last full month.
+OWN_MONTH = "dag_run.partition_key or macros.cloudbilling.last_full_month(dag_run.logical_date or dag_run.run_after)"
+MONTH = "{{ params.period or " + OWN_MONTH + " }}"
 CLOSE_ID = "{{ ti.xcom_pull(task_ids='reconcile')['close_id'] }}"
 # Where reports go, if anywhere: a folder or s3://conn_id@bucket/prefix, in an Airflow Variable.
 REPORTS = "{{ var.value.get('cloudbilling_reports', '') }}"
 
 log = logging.getLogger(__name__)
+
+
+def is_of(event: Any, month: str) -> bool:
+    """Return whether an asset event tells of a month; one of a run without a partition says it in what was staged."""
+    staged = (event.extra or {}).get("slices", [])
+    return event.partition_key == month or any(one["period"] == str(Period.parse(month)) for one in staged)
+
 
 with DAG(
     dag_id="month_close",
@@ -73,7 +82,7 @@ with DAG(
             type=["null", "string"],
             pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
             title="Month",
-            description="The month to close, such as 2026-10; empty: the run's own",
+            description="The month to close, such as 2026-10; empty: the run's own, else the last full one",
         )
     },
     tags=["cloudbilling", "invoices", "sage"],
@@ -89,7 +98,6 @@ again: a later run ends skipped, and the log of *not_sent_yet* says what came si
     @task.short_circuit
     def not_sent_yet(month: str) -> bool:
         """Skip everything when the month was sent already, and say so."""
-        from airflow_cloudbilling.model import Period
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.reconcile.sent import sent
 
@@ -147,23 +155,17 @@ look again.
     @task.short_circuit(inlets=ASSETS)
     def nobody_is_late(month: str, inlet_events: Any = None) -> bool:
         """Fail when an import's month is not there; go on when all are, and no close has begun."""
-        from airflow_cloudbilling.model import Period
-
-        period = Period.parse(month)
-        told = {
-            asset.uri: [e for e in inlet_events[asset] if str(period) in {s["period"] for s in e.extra["slices"]}]
-            for asset in ASSETS
-        }
+        told = {asset.uri: [event for event in inlet_events[asset] if is_of(event, month)] for asset in ASSETS}
         if late := [uri for uri, events in told.items() if not events]:
-            raise AirflowFailException(f"{period.key} is late: {', '.join(late)} has not been imported.")
+            raise AirflowFailException(f"{month} is late: {', '.join(late)} has not been imported.")
         return not any(run.dag_id == "month_close" for es in told.values() for e in es for run in e.created_dagruns)
 
     start_close = TriggerDagRunOperator(
         task_id="start_close",
         trigger_dag_id="month_close",
-        trigger_run_id="deadline__{{ dag_run.partition_key }}",
+        trigger_run_id="deadline__{{ " + OWN_MONTH + " }}",
         logical_date=None,
-        conf={"period": "{{ dag_run.partition_key }}"},
+        conf={"period": "{{ " + OWN_MONTH + " }}"},
         skip_when_already_exists=True,
     )
-    chain(nobody_is_late("{{ dag_run.partition_key }}"), start_close)
+    chain(nobody_is_late("{{ " + OWN_MONTH + " }}"), start_close)
