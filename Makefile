@@ -22,9 +22,8 @@ ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connecti
 test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses auto
 
-torture: $(READY) ## kill loads, sessions and copies at every step, on every database that the environment names
-	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto tests/test_staging_kill.py tests/test_uploads_kill.py \
-		tests/test_staging_databases.py tests/test_operators_invoices.py -k "kill or copies or databases"
+torture: $(READY) ## run what takes long: kills and copies at every step on every database, memory, the benchmarks in small
+	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto -m "slow or thorough"
 
 test-airflow: $(READY) ## run the tests that boot a whole Airflow, one after the other
 	@$(PY) -m pytest -m processes

@@ -95,6 +95,14 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what kills step by step on a database server to ``make torture``."""
+    for item in items:
+        on_server = getattr(item, "callspec", None) and item.callspec.params.get("erp", "sqlite") != "sqlite"
+        if on_server and item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def dags_folder() -> Iterator[Path]:
     """Give an empty folder that Airflow reads DAG files from."""
@@ -113,8 +121,11 @@ def staging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["sqlite", *staged.NAMED])
 def erp(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[staged.Erp]:
-    """Name an empty database of each kind in turn in the connection ``erp_staging`` and return it."""
-    database = staged.Erp(request.param, tmp_path)
+    """Name an empty database of each kind in turn in the connection ``erp_staging`` and return it.
+
+    With the mark ``bare`` it has no tables either.
+    """
+    database = staged.Erp(request.param, tmp_path, bare=request.node.get_closest_marker("bare") is not None)
     monkeypatch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps(database.connection))
     yield database
     database.drop()

@@ -19,31 +19,51 @@ from airflow_cloudbilling.model import Document, Invoice, InvoiceLine, Period, S
 from airflow_cloudbilling.staging.engine import Database, engine_for
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Loaded, Rules, Staging
+from airflow_cloudbilling.staging.tables import tables
 
 OCTOBER = Slice("twotcloud", "10001", "purchase", Period.parse("2026-10"))
 BUSINESS = ("invoice", "invoice_line", "invoice_tax", "slice_invoice", "document")
 SERVERS = {"postgres": "CLOUDBILLING_TEST_POSTGRES", "mysql": "CLOUDBILLING_TEST_MYSQL"}
 DRIVERS = {"postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+MADE = {  # what tells a database from another, but for rows
+    "postgres": (
+        "SELECT attrelid::regclass, attname, atttypid, atttypmod, attnotnull FROM pg_attribute JOIN pg_class"
+        " ON pg_class.oid = attrelid WHERE relnamespace = current_schema()::regnamespace",
+        "SELECT indrelid, indkey, indisvalid FROM pg_index WHERE indrelid >= 16384",
+        "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_'",
+    ),
+    "mysql": (
+        "SELECT * FROM information_schema.columns WHERE table_schema = '{}'",
+        "SELECT table_name, index_name, column_name FROM information_schema.statistics WHERE table_schema = '{}'",
+        "SELECT * FROM information_schema.schemata WHERE schema_name = '{}'",
+    ),
+}
 NAMED = [kind for kind, variable in SERVERS.items() if os.environ.get(variable)]
 
 
 class Erp:
     """A staging database of one test: a SQLite file, or a database of its own on a server that the environment names.
 
+    On a server the tables are there already, and empty: to make them takes longer than most tests.
+
     :param kind: ``sqlite``, ``postgres`` or ``mysql``: the type of the Airflow connection.
+    :param bare: whether not even tables may be there.
     """
 
-    kept: ClassVar[list[Erp]] = []  # PostgreSQL's, empty again: to drop one costs the server a checkpoint
+    kept: ClassVar[list[Erp]] = []  # of servers, with empty tables
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *, bare: bool = False) -> None:
         self.kind = kind
         self.name = f"cloudbilling_test_{uuid4().hex[:12]}"
+        self._made = ""  # what is in the database by its own account, where the package's tables are
         if kind == "sqlite":
             self.connection: dict[str, Any] = {"conn_type": kind, "host": str(folder / f"{self.name}.db")}
             return
         self.server = make_url(os.environ[SERVERS[kind]]).set(drivername=DRIVERS[kind])
-        if kind == "postgres" and self.kept:
-            self.name = self.kept.pop().name
+        before = next((one for one in self.kept if one.kind == kind and not bare), None)
+        if before:
+            self.kept.remove(before)
+            self.name, self._made = before.name, before._made
         else:
             self._on_server(f"CREATE DATABASE {self.name}")
             if kind == "postgres":  # no test pulls the server's plug
@@ -51,30 +71,46 @@ class Erp:
         u = self.server
         fields = {"host": u.host, "port": u.port, "login": u.username, "password": u.password, "schema": self.name}
         self.connection = {"conn_type": kind, **{name: value for name, value in fields.items() if value is not None}}
+        if not bare and not before:
+            Staging(self.engine()).create()
+            self._made = self._everything_made()
 
     def drop(self) -> None:
-        """Remove the database from its server, or empty it for the next test."""
+        """Empty the tables for the next test; remove the database if the test has made something else of it."""
+        if self.kind == "sqlite":
+            return
         if self.kind == "postgres":
+            others = f"datname = '{self.name}' AND pid <> pg_backend_pid()"
+            self._on_server(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
+        if self._made and self._everything_made() == self._made:
             self._empty()
             self.kept.append(self)
-        elif self.kind == "mysql":
-            self._on_server(f"DROP DATABASE {self.name}")
+        else:
+            self._on_server(f"DROP DATABASE {self.name}{self._force()}")
 
     @classmethod
     def drop_kept(cls) -> None:
         """Remove the databases that were kept for further tests."""
         for one in cls.kept:
-            one._on_server(f"DROP DATABASE {one.name} WITH (FORCE)")
+            one._on_server(f"DROP DATABASE {one.name}{one._force()}")
+
+    def _force(self) -> str:
+        return " WITH (FORCE)" if self.kind == "postgres" else ""
 
     def _empty(self) -> None:
-        """Make it as PostgreSQL makes a new database: with one schema and nothing in it."""
-        others = f"datname = '{self.name}' AND pid <> pg_backend_pid()"
-        self._on_server(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
-        own = "nspname !~ '^pg_' AND nspname <> 'information_schema'"
-        for (schema,) in self.query(f"SELECT nspname FROM pg_namespace WHERE {own}"):
-            self.execute(f'DROP SCHEMA "{schema}" CASCADE')
-        self.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
-        self.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+        names = sorted(tables().metadata.tables)
+        names.remove("cloudbilling_schema_version")
+        full = " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {name})" for name in names)
+        with self.engine().begin() as connection:
+            for (name,) in connection.exec_driver_sql(full).all():
+                connection.exec_driver_sql(f"DELETE FROM {name}")
+
+    def _everything_made(self) -> str:
+        """Return all columns, indexes and schemas of the database, and the version of its tables."""
+        with self.engine().connect() as connection:
+            queries = (*MADE[self.kind], "SELECT version FROM cloudbilling_schema_version")
+            found = [connection.exec_driver_sql(sql.format(self.name)).all() for sql in queries]
+        return repr([sorted(map(repr, rows)) for rows in found])
 
     def engine(self, **changed: Any) -> Engine:
         """Return an engine as the package makes it."""

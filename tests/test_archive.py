@@ -315,6 +315,7 @@ class TestStaging:
         assert counts(stage(vendor.months[-1])) == (0, 0, 12, 0), "what is verbatim counts as no change"
         assert dump(erp) == before
 
+    @pytest.mark.thorough
     def test_a_huge_answer_is_kept_and_read_again(self, erp: Erp, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with Sandbox(months=1, huge_invoice_mb=50) as vendor:
             for name, value in vendor.environment().items():

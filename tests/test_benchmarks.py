@@ -14,6 +14,7 @@ import staged
 from sqlalchemy import column as named
 from sqlalchemy import create_engine, insert, table, text
 
+pytestmark = pytest.mark.slow
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 OURS, BY_HAND, FLOOR = "cloudbilling", "httpx + executemany", "the floor"
 PAGES = 10

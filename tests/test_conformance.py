@@ -174,6 +174,7 @@ def test_keeps_secrets_to_the_headers(case: Case) -> None:
     assert not any(secret in said for secret in secrets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("growing", GROWING, ids=name_of)
 def test_a_longer_answer_takes_no_more_memory(growing: Path) -> None:
     peak_of(growing, megabytes=0.05)  # what is imported on first use takes memory too

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from importing import INVOICE_SUMS, connect, expected_sums, stage, staged_sums
-from staged import Erp, dump, rows, statuses
+from staged import NAMED, Erp, dump, rows, statuses
 
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sources import SOURCES
@@ -56,6 +56,7 @@ IMPORTS = [
 ONE_EACH = list({(way.provider, way.kind): way for way in IMPORTS}.values())
 every_way = pytest.mark.parametrize("way", IMPORTS, ids=str)
 one_way_each = pytest.mark.parametrize("way", ONE_EACH, ids=str)
+on_servers = pytest.mark.parametrize("erp", NAMED, indirect=True)
 in_a_file = pytest.mark.parametrize("erp", ["sqlite"], indirect=True)
 
 
@@ -72,8 +73,20 @@ def test_every_vendor_kind_and_format_is_tried() -> None:
     assert tried == {(source.conn_type, kind) for source in SOURCES.values() for kind in source.kinds}
 
 
+@pytest.mark.thorough
 @every_way
 def test_every_sum_is_the_truth_and_again_nothing_is_written(way: Import, playing: Sandbox, erp: Erp) -> None:
+    check_sums(way, playing, erp)
+
+
+@one_way_each
+@on_servers
+def test_every_sum_is_the_truth_on_servers_too(way: Import, playing: Sandbox, erp: Erp) -> None:
+    check_sums(way, playing, erp)
+
+
+def check_sums(way: Import, playing: Sandbox, erp: Erp) -> None:
+    """Import every month, compare with the truth, and import the last one again."""
     for month in playing.months:
         result = stage(month, conn_id=way.conn_id, kind=way.kind)
         truth = playing.truth(way.provider, way.kind, month)

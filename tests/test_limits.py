@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "limits.py"
 MEGABYTES = 20  # of the body; its records alone would take more than a hundred
 STREAMED = 70_000_000  # bytes of the whole task, modules that are imported on first use included

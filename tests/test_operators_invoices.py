@@ -275,6 +275,7 @@ def test_on_kill_ends_the_wait_and_the_load(vendor: Sandbox, erp: Erp) -> None:
     assert statuses(erp) == ["failed"]
 
 
+@pytest.mark.thorough
 def test_a_worker_killed_at_any_moment_leaves_no_half_slice_and_the_retry_ends_right(
     vendor: Sandbox, erp: Erp, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_reader_sees_a_snapshot_wholly_or_not_at_all(erp: Erp) -> None:
     assert len(keys(erp)) == 3000
 
 
+@pytest.mark.thorough
 def test_a_session_killed_at_any_step_leaves_the_snapshot_before_or_the_one_after(erp: Erp) -> None:
     if erp.kind == "sqlite":
         return  # it has no sessions

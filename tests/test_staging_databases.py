@@ -71,6 +71,7 @@ def exotic() -> Iterator[dict[str, Any]]:
         yield {"Customers": [customer], "Header": header, "Totals": {"TotalExclVAT": amount, "TotalInclVAT": amount}}
 
 
+@pytest.mark.thorough
 def test_24_months_in_any_order_end_alike(erp: Erp) -> None:
     staging, dumps = open_staging(erp), []
     windows = {Period.month(2025, n): range(10 * n, 10 * n + 12) for n in range(1, 25)}  # neighbours share two invoices
@@ -109,6 +110,7 @@ class SessionKiller:
             admin.exec_driver_sql(sql)
 
 
+@pytest.mark.thorough
 def test_a_session_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(erp: Erp) -> None:
     if erp.kind == "sqlite":
         return  # it has no sessions; the processes that use it are killed in test_staging_kill.py
@@ -138,6 +140,7 @@ def test_a_session_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_ri
     assert failed > 5
 
 
+@pytest.mark.bare
 def test_creating_again_changes_nothing_and_the_ddl_is_complete(erp: Erp) -> None:
     staging = open_staging(erp)
     load(staging, invoices([1]))
@@ -151,6 +154,7 @@ def test_creating_again_changes_nothing_and_the_ddl_is_complete(erp: Erp) -> Non
     assert all(any(f"CREATE TABLE {n} " in s for s in ddl(erp.engine(), staging.tables)) for n in names)
 
 
+@pytest.mark.bare
 def test_the_business_term_stands_in_the_columns_comment(erp: Erp) -> None:
     open_staging(erp)
     if erp.kind == "sqlite":
@@ -162,6 +166,7 @@ def test_the_business_term_stands_in_the_columns_comment(erp: Erp) -> None:
     assert [str(c) for t in tables().metadata.sorted_tables for c in t.columns if not c.comment] == []
 
 
+@pytest.mark.bare
 def test_an_older_schema_is_upgraded_in_place(erp: Erp) -> None:
     staging = open_staging(erp)
     load(staging, invoices([1]))
@@ -184,6 +189,7 @@ VERSION_2 = {
 }
 
 
+@pytest.mark.bare
 def test_the_first_schema_is_upgraded_with_what_waits_in_it(erp: Erp) -> None:
     run = Run("dag", "task", "run", -1, 1)
     staging = open_staging(erp)
@@ -206,6 +212,7 @@ def test_the_first_schema_is_upgraded_with_what_waits_in_it(erp: Erp) -> None:
     assert staging.ledger.begin(of("2026-11"), run)[0] == waiting
 
 
+@pytest.mark.bare
 def test_a_schema_without_scopes_gets_their_tables(erp: Erp) -> None:
     load(open_staging(erp), invoices([1]))
     before, was = dump(erp), shape(erp)
@@ -227,6 +234,7 @@ def shape(erp: Erp) -> dict[str, object]:
     return found
 
 
+@pytest.mark.bare
 def test_temporary_tables_take_what_the_staging_tables_take(erp: Erp) -> None:
     if erp.kind != "mysql":
         return  # elsewhere a database has one character set
@@ -247,6 +255,7 @@ def test_a_newer_schema_is_left_alone(erp: Erp) -> None:
         open_staging(erp)
 
 
+@pytest.mark.bare
 def test_without_the_right_to_create_tables_the_error_prints_the_sql(erp: Erp, tmp_path: Path) -> None:
     if erp.kind == "sqlite":
         engine = erp.engine(host=str(tmp_path / "no such folder" / "erp.db"))
@@ -260,6 +269,7 @@ def test_without_the_right_to_create_tables_the_error_prints_the_sql(erp: Erp, t
         Staging(engine).create()
 
 
+@pytest.mark.bare
 def test_tables_in_a_schema_of_their_own(erp: Erp) -> None:
     if erp.kind == "sqlite":
         with pytest.raises(ConfigurationError, match="SQLite has no schemas"):

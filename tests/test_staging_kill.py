@@ -81,6 +81,7 @@ def second_load(erp: Erp, slice_: Slice, kill_at: int | None = None) -> int:
     return dying(staging, kill_at, lambda: load(staging, after(), slice_, Run("dag", "task", "run", -1, 1)))
 
 
+@pytest.mark.thorough
 def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(erp: Erp) -> None:
     staging = open_staging(erp)
     load(staging, invoices(BEFORE), OCTOBER._replace(account="whole"))
@@ -89,7 +90,7 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
     new = dump(erp, with_load=False, account="whole")
     assert steps > 60
     seen = set()
-    stride = 1 if THOROUGH else 4 if erp.kind == "sqlite" else 9
+    stride = 1 if THOROUGH else 4
     for kill_at in [*range(1, steps, stride), steps]:
         account, own = str(kill_at), OCTOBER._replace(account=str(kill_at))
         load(staging, invoices(BEFORE), own)
@@ -103,6 +104,8 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
     assert seen == {False, True}
 
 
+@pytest.mark.bare
+@pytest.mark.thorough
 @pytest.mark.parametrize("kill_at", range(1, 90, 4 if THOROUGH else 16))
 def test_a_killed_creation_of_the_tables_is_finished_by_the_next(erp: Erp, kill_at: int) -> None:
     staging = Staging(erp.engine())
@@ -110,6 +113,7 @@ def test_a_killed_creation_of_the_tables_is_finished_by_the_next(erp: Erp, kill_
     assert load(open_staging(erp), invoices([1])).merged.new == 1
 
 
+@pytest.mark.thorough
 def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp) -> None:
     for n in range(COPIES):
         own = OCTOBER._replace(account=str(n))

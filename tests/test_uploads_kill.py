@@ -135,6 +135,7 @@ def kill(pid: int) -> None:
         pass  # it was done already
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", ["direct", "presigned"])
 def test_killed_with_every_request(
     erp: Erp, vendor: Sandbox, sage: Any, children: Nursery, monkeypatch: pytest.MonkeyPatch, strategy: str
@@ -142,10 +143,8 @@ def test_killed_with_every_request(
     connect(vendor, monkeypatch, upload_strategy=strategy)
     killed = 0
     moments = [(at, when) for at in range(1, REQUESTS[strategy] + 1) for when in ("before", "during", "after")]
-    if erp.kind == "sqlite" and not THOROUGH:
+    if not THOROUGH:
         moments = moments[::2]
-    if erp.kind != "sqlite" and not THOROUGH:
-        moments = [one for one in moments if one in ((1, "before"), (1, "during"), (2, "before"), (5, "during"))]
     for number, (at, when) in enumerate(moments, 1):
         month = Month(erp, sage, number)
         sage.answer = killing(sage, children, at, when)
@@ -156,13 +155,14 @@ def test_killed_with_every_request(
     assert killed >= len([one for one in moments if one[1] != "after"])
 
 
+@pytest.mark.thorough
 def test_killed_at_every_statement(erp: Erp, vendor: Sandbox, sage: Any, children: Nursery) -> None:
     Month(erp, sage, 1).dies(children)  # before the first one PostgreSQL is told to count its tables
     whole = Month(erp, sage, 2)
     steps = whole.dies(children).steps
     assert steps > 60
     whole.check()
-    stride = 1 if THOROUGH else 9 if erp.kind == "sqlite" else 25
+    stride = 1 if THOROUGH else 9
     for number, kill_at in enumerate([*range(1, steps, stride), steps], 3):
         month = Month(erp, sage, number)
         died = month.dies(children, kill_at)
