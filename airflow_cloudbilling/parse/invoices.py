@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from airflow_cloudbilling.parse.events import (
 from airflow_cloudbilling.parse.fields import Fields, Values, Wanted, fold
 from airflow_cloudbilling.parse.header import Header, numbers_as_texts, said
 from airflow_cloudbilling.parse.names import LINE_NAMES, Names, line_fields, undivided_amounts
+from airflow_cloudbilling.parse.nesting import Columns
 from airflow_cloudbilling.parse.totals import RunningSum, Totals
 from airflow_cloudbilling.parse.values import shown, text
 
@@ -133,18 +134,15 @@ class InvoiceReader:
         found: list[Any] = list(islice(self._values, len(event.leaves)))
         if self._bad:
             return
-        raws = event.raws or [None] * len(found)
-        for number, (values, leaf, raw) in enumerate(zip(found, event.leaves, raws, strict=True), 1):
-            if isinstance(values, RecordError):
-                error = RecordError(f"line {self._sum.lines + number}: {values.reason}")
-                self._spoil(error, raw or self._written(leaf))
-                return
-        self._sum.add([line[_NET] for line in found], [line[_TAX] for line in found])
-        rows = ((*line, raw) for line, raw in zip(found, raws, strict=True))
-        if not self._names.around:
-            yield _lines(rows)
-        elif self._nesting.place(around := list(map(list, rows))):
-            yield _lines(around)
+        bad = next((nth for nth, values in enumerate(found) if isinstance(values, RecordError)), None)
+        if bad is not None:
+            error = RecordError(f"line {self._sum.lines + bad + 1}: {found[bad].reason}")
+            self._spoil(error, event.raws[bad] if event.raws else self._written(event.leaves[bad]))
+            return
+        lines: Columns = [*zip(*found, strict=True), event.raws or [None] * len(found)]
+        self._sum.add(lines[_NET], lines[_TAX])
+        if not self._names.around or self._nesting.place(lines):
+            yield _lines(lines)
 
     def _spoil(self, error: RecordError, raw: str = "") -> None:
         if self._bad is None:
@@ -233,8 +231,8 @@ def _no_object(what: str, value: Any) -> RecordError:
     return RecordError(f"expected an object with {what}, came {shown(value)}")
 
 
-def _lines(rows: Iterable[Iterable[str | None]]) -> list[InvoiceLine]:
-    return list(map(InvoiceLine._make, rows))
+def _lines(columns: Columns) -> list[InvoiceLine]:
+    return list(map(InvoiceLine._make, zip(*columns, strict=True)))
 
 
 def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:

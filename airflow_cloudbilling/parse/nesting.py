@@ -11,7 +11,7 @@ from typing import Any
 from airflow_cloudbilling.parse.fields import Fields, Wanted, fold
 from airflow_cloudbilling.parse.spill import Spill
 
-Values = list[Any]
+Columns = list["Sequence[str | None]"]  # of some lines: what is alike stands together
 
 
 class Surrounding:
@@ -28,7 +28,7 @@ class Surrounding:
         self._record: dict[str, Any] = {}
         self._gifts: list[tuple[int, bool, str]] = []
         self.waits_for: set[str] = set()
-        self.held: Spill[list[Values]] = Spill()
+        self.held: Spill[Columns] = Spill()
 
     def open(self) -> None:
         """Begin a record of this level."""
@@ -56,12 +56,10 @@ class Surrounding:
         """Forget the record."""
         self._record, self._gifts, self.waits_for = {}, [], set()
 
-    def give(self, lines: list[Values]) -> None:
+    def give(self, lines: Columns) -> None:
         """Put what this record says into its lines."""
         for slot, wins, value in self._gifts:
-            for line in lines:
-                if wins or line[slot] is None:
-                    line[slot] = value
+            lines[slot] = [value if wins or known is None else known for known in lines[slot]]
 
 
 class Nesting:
@@ -78,7 +76,7 @@ class Nesting:
         """Begin a record."""
         self._levels[level].open()
 
-    def learn(self, level: int, name: str, value: Any) -> Iterator[list[Values]]:
+    def learn(self, level: int, name: str, value: Any) -> Iterator[Columns]:
         """Take in a member of a record and yield the lines that are complete with it, some at a time."""
         surrounding = self._levels[level]
         waited = bool(surrounding.waits_for)
@@ -86,7 +84,7 @@ class Nesting:
         if waited and not surrounding.waits_for:
             yield from self._release(surrounding)
 
-    def close(self, level: int) -> Iterator[list[Values]]:
+    def close(self, level: int) -> Iterator[Columns]:
         """End a record and yield the lines that waited for what it never said, some at a time."""
         surrounding = self._levels[level]
         if surrounding.waits_for:
@@ -94,14 +92,14 @@ class Nesting:
             yield from self._release(surrounding)
         surrounding.close()
 
-    def place(self, lines: list[Values], start: int = 0) -> bool:
+    def place(self, lines: Columns, start: int = 0) -> bool:
         """Complete some lines of one innermost record; false when they wait now.
 
         :param start: how many of the innermost levels they have passed already.
         """
         for surrounding in self._outwards[start:]:
             if surrounding.waits_for:
-                surrounding.held.append(lines, len(lines))
+                surrounding.held.append(lines, len(lines[0]))
                 return False
             surrounding.give(lines)
         return True
@@ -112,7 +110,7 @@ class Nesting:
             surrounding.close()
             surrounding.held.clear()
 
-    def _release(self, surrounding: Surrounding) -> Iterator[list[Values]]:
+    def _release(self, surrounding: Surrounding) -> Iterator[Columns]:
         start = self._outwards.index(surrounding)
         for lines in surrounding.held.drain():
             if self.place(lines, start):
