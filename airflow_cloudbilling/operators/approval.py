@@ -20,7 +20,7 @@ class ApproveCloseOperator(ApprovalOperator):
     """Ask a person whether a close may be sent, show what is in it, and write the answer to ``cloudbilling_close``.
 
     Everything else is as of Airflow's ``ApprovalOperator``: "Reject" skips what follows. A close that was approved
-    before is not asked for again; one that was sent before ends this task, and what follows, skipped.
+    before is not asked for again; one that Sage has accepted ends this task, and what follows, skipped.
 
     :param staging_conn_id: connection of the staging database.
     :param close_id: the result's ``close_id`` of ``ReconcileInvoicesOperator``.
@@ -56,7 +56,7 @@ class ApproveCloseOperator(ApprovalOperator):
             staging = self._staging()
             close = read(staging, self.close_id)
             with staging.engine.connect() as connection:
-                sent = uploads_of(connection, staging.tables, self.close_id)
+                sent = uploads_of(connection, staging.tables, self.close_id, ["accepted"])
             if sent:
                 raise AirflowSkipException(f"Close {self.close_id} went with upload {sent[0]} already.")
             summary = summary_of(staging, self.close_id)

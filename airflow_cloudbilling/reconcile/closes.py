@@ -9,7 +9,7 @@ close.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
@@ -74,10 +74,12 @@ def read(staging: Staging, close_id: str) -> Close:
         return _there(_read(connection, staging.tables, close_id), close_id)
 
 
-def uploads_of(connection: Connection, tables: Tables, close_id: str) -> list[str]:
+def uploads_of(
+    connection: Connection, tables: Tables, close_id: str, states: Collection[str] = FROZEN_STATES
+) -> list[str]:
     """Return the uploads that a close is on its way in, or was sent with."""
     upload = tables.upload
-    own = select(upload.c.upload_id).where(upload.c.close_id == close_id, upload.c.status.in_(FROZEN_STATES))
+    own = select(upload.c.upload_id).where(upload.c.close_id == close_id, upload.c.status.in_(states))
     return list(connection.scalars(own))
 
 

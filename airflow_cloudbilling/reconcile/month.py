@@ -101,7 +101,7 @@ class _Month:
         """Look at a slice: its invoices, their number, and what both were the month before."""
         limits, period = self.scope.limits, month_before(self.scope.period)
         drifting = compare and limits.drift is not None and key.kind != "usage"
-        now = Charges({}, {}) if drifting else None
+        now = Charges.none() if drifting else None
         present = self._invoices(key, now)
         for broken in counts(loads, present):
             self.findings.tell(key, broken)
@@ -142,10 +142,9 @@ class _Month:
 
     def _charges(self, key: SliceKey, period: Period) -> Charges:
         """Return what a slice of another period comes to."""
-        charges = Charges({}, {})
+        charges = Charges.none()
         for ids in self.reader.ids(key, period):
-            for _ in self.reader.sums(key, self.reader.heads(key, ids), charges):
-                pass
+            self.reader.sums(key, self.reader.heads(key, ids), charges)
         return charges
 
     def _tell(self, invoice: InvoiceKey, broken: Broken) -> None:

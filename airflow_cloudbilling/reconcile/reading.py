@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from decimal import Decimal
-from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, select
 
-from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.exact import exact_sum, exactly
 from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.reconcile.arithmetic import Head, LineSums, Tax
 from airflow_cloudbilling.reconcile.currencies import rounded
@@ -19,7 +19,7 @@ from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.tables import Tables
 
 _PAGE = 500  # invoices read at once
-_LINES = 5_000  # lines held at once
+_LINES = 5_000  # lines held at once: one invoice may have a million
 _FIRST, _LAST = Head._fields.index("net_amount"), Head._fields.index("payable_amount") + 1  # of a head's amounts
 
 Line = tuple[str, Any, Any, "str | None", "str | None"]  # invoice_id, net, tax, customer_id, item_code
@@ -36,8 +36,13 @@ class SliceKey(NamedTuple):
 class Charges(NamedTuple):
     """What lines come to by currency and customer, and by currency and item."""
 
-    customers: dict[tuple[str, str], Decimal]
-    items: dict[tuple[str, str], Decimal]
+    customers: defaultdict[tuple[str, str], Decimal]
+    items: defaultdict[tuple[str, str], Decimal]
+
+    @classmethod
+    def none(cls) -> Charges:
+        """Return the charges of no line."""
+        return cls(defaultdict(Decimal), defaultdict(Decimal))
 
 
 @contextmanager
@@ -87,22 +92,23 @@ class Reader:
         query = select(*columns, is_frozen(self.tables)).where(_in(invoice, key, ids))
         return {row.invoice_id: _head(row) for row in self.connection.execute(query)}
 
-    def sums(self, key: SliceKey, heads: dict[str, Head], charges: Charges | None = None) -> Iterator[LineSums]:
-        """Yield what the lines of each invoice come to, in the order of ``heads``.
+    def sums(self, key: SliceKey, heads: dict[str, Head], charges: Charges | None = None) -> list[LineSums]:
+        """Return what the lines of each invoice come to, in the order of ``heads``.
 
         :param charges: takes in what they come to by customer and item.
         """
-        found = dict.fromkeys(heads, LineSums())
-        for invoice_id, lines in self._lines(key, list(heads)):
-            for chunk in lines:
-                found[invoice_id] = _added(found[invoice_id], chunk)
+        line = self.tables.invoice_line
+        names = ("invoice_id", "net_amount", "tax_amount", "customer_id", "item_code")
+        found: dict[str, _Added] = {invoice_id: _Added() for invoice_id in heads}
+        with closing(self._stream(select(*(line.c[name] for name in names)).where(_in(line, key, heads)))) as rows:
+            for chunk in rows.partitions():
+                _add(chunk, found)
                 if charges:
-                    _charge(charges, heads[invoice_id], chunk)
+                    _charge(chunk, heads, charges)
         if charges:
-            for head in heads.values():
-                if not head.line_count and head.net_amount is not None and head.buyer_id:
-                    _add(charges.customers, (head.currency or "", head.buyer_id), head.net_amount)
-        yield from (found[invoice_id] for invoice_id in heads)
+            bare = (head for head in heads.values() if not head.line_count)
+            _charge([(head.invoice_id, head.net_amount, None, None, None) for head in bare], heads, charges)
+        return [one.sums() for one in found.values()]
 
     def taxes(self, key: SliceKey, ids: Collection[str]) -> dict[str, list[Tax]]:
         """Return the VAT breakdowns of a page's invoices, of those that have one."""
@@ -127,15 +133,6 @@ class Reader:
 
         return total
 
-    def _lines(self, key: SliceKey, ids: Sequence[str]) -> Iterator[tuple[str, Iterator[list[Line]]]]:
-        """Yield each invoice's lines, some thousand at a time: one invoice may have a million."""
-        line = self.tables.invoice_line
-        names = ("invoice_id", "net_amount", "tax_amount", "customer_id", "item_code")
-        query = select(*(line.c[name] for name in names)).where(_in(line, key, ids)).order_by(line.c.invoice_id)
-        with closing(self._stream(query)) as rows:
-            for invoice_id, own in groupby(rows, key=lambda row: row[0]):
-                yield invoice_id, _chunks(own)
-
     def _stream(self, query: Any) -> Any:
         """Return rows that are fetched as they are read."""
         return self.connection.execute(query, execution_options={"yield_per": _LINES})
@@ -152,43 +149,44 @@ def _head(row: Sequence[Any]) -> Head:
 
 
 def _decimal(amount: Any) -> Decimal | None:
-    """Return an amount in its one form: SQLite has text, MySQL twelve decimals."""
-    return None if amount is None else Decimal(canonical(Decimal(amount)))
+    return None if amount is None else Decimal(amount)  # SQLite has text
 
 
-def _chunks(rows: Iterable[Line]) -> Iterator[list[Line]]:
-    chunk: list[Line] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) >= _LINES:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+class _Added:
+    """What an invoice's lines come to so far; these loops run for every line, so they are plain."""
+
+    __slots__ = ("lines", "net", "nets", "tax", "taxes")
+
+    def __init__(self) -> None:
+        self.lines = self.nets = self.taxes = 0
+        self.net = self.tax = Decimal(0)
+
+    def sums(self) -> LineSums:
+        return LineSums(self.lines, self.nets, self.net, self.taxes, self.tax)
 
 
-def _added(sums: LineSums, chunk: list[Line]) -> LineSums:
-    nets = [Decimal(row[1]) for row in chunk if row[1] is not None]
-    taxes = [Decimal(row[2]) for row in chunk if row[2] is not None]
-    return LineSums(
-        sums.lines + len(chunk),
-        sums.nets + len(nets),
-        exact_sum(sums.net, *nets),
-        sums.taxes + len(taxes),
-        exact_sum(sums.tax, *taxes),
-    )
+def _add(lines: Iterable[Line], found: Mapping[str, _Added]) -> None:
+    with exactly():
+        for invoice_id, net, tax, _, _ in lines:
+            one = found[invoice_id]
+            one.lines += 1
+            if net is not None:
+                one.nets += 1
+                one.net += Decimal(net)
+            if tax is not None:
+                one.taxes += 1
+                one.tax += Decimal(tax)
 
 
-def _charge(charges: Charges, head: Head, chunk: list[Line]) -> None:
-    currency = head.currency or ""
-    for _, net, _, customer, item in chunk:
-        if net is not None:
-            amount = Decimal(net)
+def _charge(lines: Iterable[Line], heads: Mapping[str, Head], charges: Charges) -> None:
+    customers, items = charges
+    with exactly():
+        for invoice_id, net, _, customer, item in lines:
+            if net is None:
+                continue
+            head, amount = heads[invoice_id], Decimal(net)
+            currency = head.currency or ""
             if customer := customer or head.buyer_id:
-                _add(charges.customers, (currency, customer), amount)
+                customers[currency, customer] += amount
             if item:
-                _add(charges.items, (currency, item), amount)
-
-
-def _add(sums: dict[tuple[str, str], Decimal], key: tuple[str, str], amount: Decimal) -> None:
-    sums[key] = exact_sum(sums[key], amount) if key in sums else amount
+                items[currency, item] += amount

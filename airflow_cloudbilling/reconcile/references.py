@@ -16,7 +16,7 @@ from airflow_cloudbilling.staging.posting import InvoiceKey
 from airflow_cloudbilling.staging.tables import Tables
 
 T = TypeVar("T")
-_CHUNK = 2_000  # values in one statement, each of which walks the invoices
+_CHUNK = 900  # values in one statement, which walks the invoices; old SQLite takes 999
 _LONGEST = 255  # characters of a number or a name that count
 
 
