@@ -13,15 +13,15 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import re
 import shutil
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import IO, Any, cast
 
 from airflow_cloudbilling.errors import ArchiveError, MalformedReplyError
 from airflow_cloudbilling.objects import BLOCK, Place, in_words
+from airflow_cloudbilling.parse.json_cut import without_fields
 from airflow_cloudbilling.source import Reply
 
 _NOTE_NAME = "README.txt"
@@ -95,6 +95,35 @@ class Archive:
                 file = self._fs.open(name, "rb", block_size=BLOCK)
         return cast("IO[bytes]", io.BufferedReader(_Checked(file, sha256, self._place.uri(name)), _COPY))
 
+    def remove(self, digests: Collection[str], needed: Callable[[set[str]], set[str]]) -> int:
+        """Remove bodies; those that are not there are no error.
+
+        :param digests: SHA-256 of the bodies as received.
+        :param needed: returns which of some digests somebody else needs: what is kept of a body without its dropped
+            fields may be kept of another one too.
+        :returns: how many objects were removed.
+        :raises ArchiveError: when the store fails.
+        """
+        cleaned: set[str] = set()
+        with self._place.failing("cannot be changed", self._root):
+            removed = sum(self._remove(self._name(digest)) for digest in digests)
+            for name in (self._name(digest, "cleaned") for digest in digests):
+                if self._fs.exists(name):
+                    cleaned.add(self._fs.cat_file(name).decode("ascii", "replace"))
+                    self._fs.rm_file(name)
+            if cleaned:
+                cleaned -= needed(cleaned)
+                others = self._fs.glob(f"{self._root}/*/*.cleaned")
+                cleaned -= {self._fs.cat_file(name).decode("ascii", "replace") for name in others}
+                removed += sum(self._remove(self._name(digest)) for digest in cleaned)
+        return removed
+
+    def _remove(self, name: str) -> bool:
+        if not self._fs.exists(name):
+            return False
+        self._fs.rm_file(name)
+        return True
+
     def _keep(self, body: IO[bytes], sha256: str, size: int) -> str:
         name = self._name(sha256)
         with self._place.failing("cannot be written", name):
@@ -163,47 +192,6 @@ class _Checked(io.RawIOBase):
             self._packed.close()
             self._file.close()
         super().close()
-
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as it was written: in order, with members that came twice."""
-
-
-class _Number(str):
-    """A JSON number as it was written."""
-
-    __slots__ = ()
-
-
-def without_fields(body: bytes, names: Collection[str]) -> bytes:
-    """Return a JSON body without the members of these names, at any depth; the same bytes when there are none.
-
-    :raises ValueError: when the body is neither JSON nor empty.
-    """
-    if not body.strip():
-        return body
-    wanted = {name.casefold() for name in names}
-    found = False
-
-    def keep(pairs: list[tuple[str, Any]]) -> _Object:
-        nonlocal found
-        kept = _Object((name, value) for name, value in pairs if name.casefold() not in wanted)
-        found = found or len(kept) < len(pairs)
-        return kept
-
-    numbers: dict[str, Any] = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), _Number)
-    value = json.loads(body, object_pairs_hook=keep, strict=False, **numbers)
-    return _text(value).encode() if found else body
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, _Number):
-        return str(value)
-    if isinstance(value, _Object):
-        return "{" + ", ".join([f"{json.dumps(name)}: {_text(each)}" for name, each in value]) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join([_text(each) for each in value]) + "]"
-    return json.dumps(value)
 
 
 def _cleaned(reply: Reply, names: Collection[str]) -> bytes:

@@ -20,6 +20,7 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
         "airflow_cloudbilling.operators.margin",
         "airflow_cloudbilling.operators.reconcile",
         "airflow_cloudbilling.operators.restage",
+        "airflow_cloudbilling.operators.retention",
     ),
     "sensors": ("airflow_cloudbilling.sensors.invoices",),
     "triggers": ("airflow_cloudbilling.triggers.invoices",),

@@ -185,7 +185,9 @@ class LoadOperator(BaseOperator):
             return
         events[asset].extra = result
         key = getattr(context.get("dag_run"), "partition_key", None)
-        if key and key != period.key:
+        own = self.dag.timetable if self.has_dag() else None  # type: ignore[no-untyped-call]
+        at_run_time = type(own).__name__ == "PartitionedAtRuntime"  # of Airflow 3.3
+        if (key or at_run_time) and key != period.key:
             self._move_event(events[asset], asset, period)
 
     def _replace_outlet(self, asset: Asset) -> None:

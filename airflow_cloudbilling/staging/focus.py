@@ -29,13 +29,12 @@ from sqlalchemy import union_all as all_of
 
 from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.reading import same_invoice
+from airflow_cloudbilling.staging.reading import is_approved, same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
 KINDS = ("purchase", "sales")
 DIFFERENCE = "difference"  # the last part of such a row's InvoiceDetailId
 DIFFERENCE_WORDS = "Difference between the invoice's total and its parts"
-NO_APPROVAL = ("rejected", "refused", "superseded", "withdrawn", "cancelled")
 _MEASURES = ("quantity", "unit", "unit_price", "discount", "tax_rate", "tax_amount")
 _MEASURE_NAMES = ("x_Quantity", "x_Unit", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount")
 _GRAIN = {"SubAccountId": "customer_id", "ResourceId": "subscription_id", "SkuId": "item_code"}
@@ -84,8 +83,7 @@ class Focus:
         invoice, load, close = self.tables.invoice, self.tables.load, self.tables.close
         issuer = self._issuer().label("issuer")
         known = select(issuer, invoice.c.slice_period, invoice.c.load_id).where(self.only).subquery()
-        refused = func.lower(close.c.status).in_(NO_APPROVAL)
-        approved = exists().where(close.c.period == known.c.slice_period, close.c.approved_at.is_not(None), ~refused)
+        approved = exists().where(close.c.period == known.c.slice_period, is_approved(close))
         moments = {
             "BillingPeriodCreated": self._moment(func.min(load.c.started_at)),
             "BillingPeriodLastUpdated": self._moment(func.max(load.c.started_at)),

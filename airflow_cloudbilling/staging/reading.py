@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func
 
 from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.staging.columns import AMOUNT
@@ -70,3 +70,9 @@ def bytewise(column: Any, dialect_name: str) -> Any:
 def same_invoice(one: Any, other: Any) -> ColumnElement[bool]:
     """Return the condition that two rows are of one invoice."""
     return and_(*(one.c[name] == other.c[name] for name in KEY))
+
+
+def is_approved(close: Table) -> ColumnElement[bool]:
+    """Return the condition that a person has approved a row of ``cloudbilling_close`` and not taken it back."""
+    taken_back = func.lower(close.c.status).in_(("rejected", "refused", "superseded", "withdrawn", "cancelled"))
+    return and_(close.c.approved_at.is_not(None), ~taken_back)

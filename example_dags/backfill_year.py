@@ -1,0 +1,85 @@
+"""Import the months of a year that has passed, a mapped task each, and any of them again on its own.
+
+Copy it into your DAG folder, change the names, and run it by hand with the last month. With Airflow 3.3 whatever waits
+for a month, such as the month's close, then starts for each of them.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import airflow.sdk
+from airflow.sdk import DAG, Param, task
+
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+
+# What is imported: an Airflow connection to a vendor, and which of its invoices.
+IMPORTS = [("twotcloud_default", "purchase"), ("twotcloud_default", "sales")]
+STAGING = "erp_staging"
+# Where every answer is kept as received, if anywhere: a folder or s3://conn_id@bucket/prefix, in an Airflow Variable.
+ARCHIVE = "{{ var.value.get('cloudbilling_archive', '') }}"
+LAST = "{{ params.last or macros.cloudbilling.last_full_month(dag_run.logical_date or dag_run.run_after) }}"
+
+# Started by hand; with Airflow 3.3 each month's asset event is of its own partition.
+BY_HAND = airflow.sdk.PartitionedAtRuntime() if hasattr(airflow.sdk, "PartitionedAtRuntime") else None
+
+log = logging.getLogger(__name__)
+
+with DAG(
+    dag_id="backfill_year",
+    description="Twelve months of invoices into ERP staging",
+    schedule=BY_HAND,
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
+    params={
+        "last": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+            title="Last month",
+            description="Such as 2026-10; empty: the last full one",
+        ),
+        "count": Param(12, type="integer", minimum=1, maximum=120, title="Months"),
+    },
+    tags=["cloudbilling", "invoices"],
+    doc_md="""
+### Backfill
+
+A month that fails keeps no other from being staged: clear its mapped task alone. What is staged already is not written
+again.
+""",
+):
+
+    @task
+    def months(last: str, count: str) -> list[str]:
+        """Return the months, the earliest first."""
+        return [Period.parse(last).shifted(-back).key for back in range(int(count) - 1, -1, -1)]
+
+    @task(trigger_rule="all_done")
+    def report(*staged: Any) -> None:
+        """Log what each month came to; a month that failed has no result."""
+        for s in (s for of_months in staged for result in of_months if result for s in result["slices"]):
+            gross = ", ".join(f"{currency} {sums['gross'] or '?'}" for currency, sums in s["totals"].items())
+            log.info("%s %s %s: %s invoices, %s", s["provider"], s["kind"], s["period"], s["invoices"], gross)
+
+    periods = months(LAST, "{{ params.count }}")
+    report(
+        *(
+            StageInvoicesOperator.partial(
+                task_id=f"stage_{conn_id}_{kind}",
+                conn_id=conn_id,
+                kind=kind,
+                staging_conn_id=STAGING,
+                archive=ARCHIVE,
+                map_index_template="{{ task.period }}",
+                max_active_tis_per_dag=2,  # a vendor is not asked for twelve months at once
+            )
+            .expand(period=periods)
+            .output
+            for conn_id, kind in IMPORTS
+        )
+    )
