@@ -132,7 +132,7 @@ class InvoiceReader:
     def _take_leaves(self, event: Event) -> Found:
         """Yield the lines that are complete; one that is not waits in the nesting, a bad one spoils its invoice."""
         found: list[Any] = list(islice(self._values, len(event.leaves)))
-        if self._bad:
+        if self._bad or not found:
             return
         bad = next((nth for nth, values in enumerate(found) if isinstance(values, RecordError)), None)
         if bad is not None:
