@@ -25,13 +25,14 @@ from staged import Erp, dump, rows, statuses
 from test_staging_kill import ended_by, in_child
 from tiny import Answer, Tiny, serving, tiny_settings
 
-from airflow_cloudbilling.archive import Archive, without_fields
+from airflow_cloudbilling.archive import Archive
 from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import ArchiveError, ConfigurationError, MalformedReplyError, WaitError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.replay import request_key
 from airflow_cloudbilling.operators.restage import RestageInvoicesOperator
+from airflow_cloudbilling.parse.json_cut import without_fields
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.source import Ask, Conversation, Reply, Request
 from airflow_cloudbilling.staging.ledger import Run
@@ -218,6 +219,19 @@ class TestDroppedFields:
         kept = without_fields(self.SENT, ("token", "vtoken"))
         assert kept == b'{"rows": [{"total": 1.10, "n": 1E+2, "a": {"b": [true, null]}}]}'
         assert without_fields(kept, ("token", "vtoken")) is kept
+
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [
+            ('{"rows":[{"id":1,"TOKEN":"x"}],"rows":[]}', '{"rows": [{"id": 1}], "rows": []}'),
+            ('{"a" :"say \\"token\\": é","token":[{"a":1}]}', '{"a": "say \\"token\\": é"}'),
+            ('{"a":"half \\ud800","token":1}', '{"a": "half \\ud800"}'),
+            ('[{"tok\\u0065n":1}, NaN]', "[{}, NaN]"),
+            ('\ufeff{"token":1}', "{}"),
+        ],
+    )
+    def test_are_left_out_of_what_is_written_in_any_way(self, sent: str, kept: str) -> None:
+        assert without_fields(sent.encode(), ("token",)).decode().replace("\\u00e9", "é") == kept
 
     def test_are_not_in_the_archive_and_the_body_is_found_by_its_hash_as_received(self, location: str) -> None:
         archive, answer = Archive(location), reply(self.SENT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -11,8 +10,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, cast
 
-from airflow_cloudbilling.archive import without_fields
 from airflow_cloudbilling.operators.replay import request_key, told_headers
+from airflow_cloudbilling.parse.json_cut import without_fields
 from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.spool import IN_MEMORY
 from airflow_cloudbilling.staging.spool import PIECE, SpooledPage
@@ -28,7 +27,7 @@ class WaitingPages:
     Pages that were read lie in one file of the worker, each after a line that says what it answers, until :meth:`keep`
     writes them into the staging database; most loads never wait, and then nothing is written.
 
-    :param dropped_fields: names of JSON members that nobody may store.
+    :param dropped_fields: names of JSON members that nobody may store; they are left out where pages are written.
     :param archive: keeps answers from before the wait too, so that documents know where.
     """
 
@@ -70,14 +69,10 @@ class WaitingPages:
         """Take over a page that was read."""
         if reply is self._told:
             return
-        body, sha256, size = reply.body, reply.sha256, reply.size
-        body.seek(0)
-        if self._dropped:
-            cleaned = without_fields(body.read(), self._dropped)
-            body, sha256, size = io.BytesIO(cleaned), hashlib.sha256(cleaned).hexdigest(), len(cleaned)
-        page = (request_key(reply.request), reply.url, reply.status, told_headers(reply), sha256, size)
+        page = (request_key(reply.request), reply.url, reply.status, told_headers(reply), reply.sha256, reply.size)
         self._file.write(json.dumps(page).encode() + b"\n")
-        shutil.copyfileobj(body, self._file, IN_MEMORY)
+        reply.body.seek(0)
+        shutil.copyfileobj(reply.body, self._file, IN_MEMORY)
 
     def keep(self) -> None:
         """Write the pages into the staging database: the load is going to wait."""
@@ -91,7 +86,11 @@ class WaitingPages:
     def _with_bodies(self) -> Iterator[SpooledPage]:
         while page := self._file.readline():
             key, url, status, headers, sha256, size = json.loads(page)
-            yield SpooledPage(key, url, status, headers, sha256, size, self._body(size))
+            body = self._body(size)
+            if self._dropped:
+                cleaned = without_fields(b"".join(body), self._dropped)
+                body, sha256, size = iter([cleaned]), hashlib.sha256(cleaned).hexdigest(), len(cleaned)
+            yield SpooledPage(key, url, status, headers, sha256, size, body)
 
     def _body(self, size: int) -> Iterator[bytes]:
         while size > 0:

@@ -6,7 +6,7 @@ surrogate pair) is left to Python's own decoder, which takes it or says where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from decimal import Decimal, InvalidOperation
 from itertools import chain
 from json import JSONDecoder
@@ -17,11 +17,12 @@ import msgspec
 from airflow_cloudbilling.parse.events import Malformed, encoding_of
 from airflow_cloudbilling.parse.json_stream import Buffer
 
+REFUSED = (msgspec.DecodeError, RecursionError, ValueError, InvalidOperation)  # what is not for msgspec raises one
 DEEPEST = 100  # levels of lists and objects in one value
+_NESTED = frozenset({dict, list})
 _LONGEST_INT = 1000  # digits; Python itself refuses a few thousand
 _WHOLE = msgspec.json.Decoder(float_hook=Decimal)
 _OUTLINE = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_REFUSED = (msgspec.DecodeError, RecursionError, ValueError, InvalidOperation)
 
 
 def decoded(data: bytes, dropped: Collection[str] = (), charset: str | None = None) -> Any:
@@ -34,7 +35,7 @@ def decoded(data: bytes, dropped: Collection[str] = (), charset: str | None = No
         return None
     try:
         value = _WHOLE.decode(data)
-    except _REFUSED:
+    except REFUSED:
         return None
     return value if trim(value, dropped) else None
 
@@ -46,7 +47,7 @@ def outlined(data: bytes, wanted: Callable[[str], bool]) -> dict[str, Any] | Non
     """
     try:
         return {name: _WHOLE.decode(raw) for name, raw in _OUTLINE.decode(data).items() if wanted(name)}
-    except _REFUSED:
+    except REFUSED:
         return None
 
 
@@ -88,17 +89,21 @@ def trim(value: Any, dropped: Collection[str] = ()) -> bool:
     :param dropped: their names, in any case.
     """
     unwanted = frozenset(name.casefold() for name in dropped)
-    level = [value]
-    for _ in range(DEEPEST):
-        records = [each for each in level if type(each) is dict]
+    for depth, level in enumerate(levels(value), 1):
+        if depth > DEEPEST:
+            return False
         if unwanted:
-            _take_out(unwanted, records)
-        lists = [each for each in level if type(each) is list]
-        within = chain(chain.from_iterable(map(dict.values, records)), chain.from_iterable(lists))
-        level = [each for each in within if type(each) is dict or type(each) is list]
-        if not level:
-            return True
-    return False
+            _take_out(unwanted, [each for each in level if type(each) is dict])
+    return True
+
+
+def levels(value: Any) -> Iterator[list[Any]]:
+    """Yield the objects and lists of a value, those of each level together, the outermost first."""
+    level = [value] if type(value) in _NESTED else []
+    while level:
+        yield level
+        within = list(chain.from_iterable(each.values() if type(each) is dict else each for each in level))
+        level = [] if _NESTED.isdisjoint(map(type, within)) else [each for each in within if type(each) in _NESTED]
 
 
 def _take_out(unwanted: Collection[str], records: Collection[dict[str, Any]]) -> None:
