@@ -58,7 +58,7 @@ def send(vendor: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sending:
     def sending(uploads: Uploads, meanwhile: Callable[[], Any], close_id: str | None = None) -> Upload | None:
         chosen = {"approved": approved(uploads.staging, close_id)} if close_id else {"period": OCTOBER}
         unit = Overtaken(Selection(uploads.staging, "sales", **chosen), meanwhile)
-        return Outbox(hook, uploads, RUN, "Orders", threading.Event()).find_or_send(unit, 0)
+        return Outbox(hook, uploads, RUN, "Orders", threading.Event(), hook.get_conn).find_or_send(unit, 0)
 
     return sending
 
