@@ -8,7 +8,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_cloudbilling.einvoicing.terms import Draft
-from airflow_cloudbilling.einvoicing.ubl import write_ubl
 from airflow_cloudbilling.operators.api import stored
 from airflow_cloudbilling.operators.files import keeping
 
@@ -56,6 +55,8 @@ class InvoiceFiles:
             )
 
     def _write(self, key: InvoiceKey) -> tuple[list[tuple[str, ...]], str]:
+        from airflow_cloudbilling.einvoicing.ubl import write_ubl
+
         draft = self._draft(key)
         if draft.unwritable:
             told = (words.partition(" ") for words in draft.unwritable)
