@@ -80,9 +80,8 @@ class MarginReportOperator(BaseOperator):
             last two ``{uri, bytes, sha256}`` of the files, or null.
         """
         from airflow_cloudbilling.operators.database import open_staging
-        from airflow_cloudbilling.reconcile.reading import let_the_database_learn
         from airflow_cloudbilling.staging.margin_report import MarginReport
-        from airflow_cloudbilling.staging.reading import snapshot
+        from airflow_cloudbilling.staging.reading import let_the_database_learn, snapshot
 
         with failing_for_good():
             periods = self._periods(context)

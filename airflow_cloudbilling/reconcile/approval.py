@@ -12,9 +12,10 @@ from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.reconcile.arithmetic import Head
 from airflow_cloudbilling.reconcile.closes import APPROVED, REJECTED, Close, decide, members, read
 from airflow_cloudbilling.reconcile.findings import OpenFindings
-from airflow_cloudbilling.reconcile.reading import Reader, SliceKey, snapshot
+from airflow_cloudbilling.reconcile.reading import Reader, SliceKey
 from airflow_cloudbilling.reconcile.summary import SHOWN, Summary, Sums
 from airflow_cloudbilling.staging.loader import Staging
+from airflow_cloudbilling.staging.reading import snapshot
 from airflow_cloudbilling.staging.tables import Tables
 
 _PAGE = 500

@@ -23,12 +23,13 @@ from airflow_cloudbilling.reconcile.history import (
     volume,
     wanted,
 )
-from airflow_cloudbilling.reconcile.reading import Charges, Reader, SliceKey, let_the_database_learn, snapshot
+from airflow_cloudbilling.reconcile.reading import Charges, Reader, SliceKey
 from airflow_cloudbilling.reconcile.references import References
 from airflow_cloudbilling.reconcile.summary import SHOWN, Summary, Sums
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
+from airflow_cloudbilling.staging.reading import let_the_database_learn, snapshot
 
 _UNREAD = "unreadable-amounts"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, select
 
 from airflow_cloudbilling.exact import exact_sum, exactly
 from airflow_cloudbilling.model import Period, Slice
@@ -45,30 +45,10 @@ class Charges(NamedTuple):
         return cls(defaultdict(Decimal), defaultdict(Decimal))
 
 
-@contextmanager
-def snapshot(engine: Engine) -> Iterator[Connection]:
-    """Read as of one moment, whatever is committed meanwhile."""
-    with engine.connect() as connection:
-        if engine.dialect.name != "sqlite":  # which has no other way to read
-            connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
-
-
-def let_the_database_learn(engine: Engine, tables: Tables) -> None:
-    """Let PostgreSQL count tables that it has never counted: it takes them for empty and walks them for each page."""
-    if engine.dialect.name != "postgresql":
-        return
-    known = "SELECT 1 FROM pg_stats WHERE tablename = %s AND attname = 'invoice_id' LIMIT 1"
-    with engine.begin() as connection:
-        for table in (tables.invoice, tables.invoice_line, tables.slice_invoice, tables.invoice_tax, tables.finding):
-            if connection.exec_driver_sql(known, (table.name,)).first() is None:
-                connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
-
-
 class Reader:
     """Reads invoices by their ids, which every database finds whatever it knows of its tables.
 
-    :param connection: from :func:`snapshot`.
+    :param connection: from :func:`~airflow_cloudbilling.staging.reading.snapshot`.
     """
 
     def __init__(self, connection: Connection, tables: Tables) -> None:
