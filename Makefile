@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-limits check clean
+.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-upload bench-limits check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -50,6 +50,9 @@ bench-loader: ## load 300,000 rows into each database, beside executemany and Ai
 
 bench-triggers: $(READY) ## wait for 5,000 uploads to Sage in one triggerer
 	@$(PY) benchmarks/triggers.py
+
+bench-upload: $(READY) ## send 100,000 staged invoices to Sage from each database
+	@$(PY) benchmarks/upload.py
 
 bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other and eight at once
 	@$(PY) benchmarks/pages.py

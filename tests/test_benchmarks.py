@@ -125,3 +125,20 @@ def test_a_wrong_amount_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with engine.begin() as connection:
         connection.execute(text("UPDATE plain_invoice_line SET net_amount = '0.01' WHERE " + one))
     assert check(engine, here, truth) == (599, 600, 0, False)
+
+
+def test_an_upload_is_measured_to_its_end(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        BENCHMARKS / "upload.py",
+        "--invoices",
+        "20",
+        "--databases",
+        "sqlite",
+        "--output",
+        tmp_path,
+    ]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    head, _, *found = (tmp_path / "upload.md").read_text().splitlines()[:4]
+    assert head.startswith("| database | invoices | lines | time |")
+    assert [row.split(" | ")[:3] for row in found] == [["| sqlite", "2", "10"], ["| sqlite", "20", "100"]]
