@@ -69,7 +69,7 @@ class Closing:
         """Import a month of some vendors, and wait until that is done."""
         runs = {vendor: self.airflow.run(f"import_{vendor}", month, **conf) for vendor in vendors}
         for vendor, run_id in runs.items():
-            assert self.ended(f"import_{vendor}", run_id) == "success"
+            assert self.ended(f"import_{vendor}", run_id) == "success", self.told(run_id, "stage")[-3000:]
 
     def ended(self, dag_id: str, run_id: str) -> str:
         """Wait for the end of a run, and return its state."""

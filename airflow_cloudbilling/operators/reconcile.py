@@ -137,18 +137,11 @@ class ReconcileInvoicesOperator(BaseOperator):
         location = given(self.report)
         if not location:
             return None
-        from airflow_cloudbilling.objects import Place
-        from airflow_cloudbilling.reconcile.findings import OpenFindings
-        from airflow_cloudbilling.reconcile.report import report
+        from airflow_cloudbilling.operators.month_report import write_report
 
-        place = Place(location, "report")
-        with staging.engine.connect() as connection:
-            found = OpenFindings(connection, staging.tables, scope.period, scope.providers)
-            text = report(summary, found.listed(), location)
-            with place.failing("cannot be written", place.root), place.writing(place.root) as file:
-                file.writelines(part.encode() for part in text)
-        self.log.info("The report stands in %s.", place.address())
-        return place.address()
+        address = write_report(staging, summary, location, scope.providers)
+        self.log.info("The report stands in %s.", address)
+        return address
 
 
 class MarkPostedOperator(BaseOperator):
