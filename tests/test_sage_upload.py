@@ -506,6 +506,18 @@ def test_an_approved_invoice_that_went_elsewhere_is_named(erp: Erp, sage: Sage) 
         upload(Task("run-2"), close_id="C-1", period=None)
 
 
+def test_a_second_close_of_a_month_sends_what_came_since_the_first(erp: Erp, sage: Sage) -> None:
+    stage(erp, range(3))
+    first = upload(mapping=None)
+    close(erp, *range(5))
+    erp.execute("UPDATE cloudbilling_invoice SET posted_at = '2026-11-01 00:00:00' WHERE posted_at IS NOT NULL")
+    erp.execute("UPDATE cloudbilling_close SET created_at = '2026-11-02 00:00:00'")
+    second = upload(Task("run-2"), close_id="C-1", period=None)
+    assert (first["records"], second["records"]) == (3, 2)
+    assert set(sage.records) == {f"INV-{n}" for n in range(5)}
+    assert upload(Task("run-3"), close_id="C-1", period=None) == second
+
+
 # Secrets
 
 

@@ -104,12 +104,12 @@ def test_the_ledger_is_read_as_of_one_moment(erp: Erp, sage: Sage) -> None:
     uploads, selection = Uploads(stage(erp)), Selection(stage(erp), "sales", OCTOBER)
     sent = upload(wait=False)["upload_id"]
     with uploads.reading() as connection:
-        assert selection.survey(connection) == (0, 0, {sent: 5})
+        assert selection.survey(connection) == (0, 0, {sent: 5}, 0)
         Results(uploads, uploads.get(sent)).end("failed")
-        assert selection.survey(connection) == (0, 0, {sent: 5})
+        assert selection.survey(connection) == (0, 0, {sent: 5}, 0)
         assert uploads.get(sent, connection).status == "submitted"
     with uploads.reading() as connection:
-        assert selection.survey(connection) == (5, 0, {})
+        assert selection.survey(connection) == (5, 0, {}, 0)
 
 
 def test_workers_that_begin_at_once_end_with_one_upload(erp: Erp, vendor: Sandbox, sage: Sage) -> None:

@@ -93,7 +93,7 @@ class Invoices:
             return  # it is sent
         wrong = self.selection.differences()
         wrong += [f"{count} went with upload {upload_id}" for upload_id, count in elsewhere.items()]
-        marked = len(self.selection.hashes) - survey.free - sum(survey.uploads.values())
+        marked = len(self.selection.hashes) - survey.free - survey.before - sum(survey.uploads.values())
         if marked and not wrong:
             wrong = [f"{marked} were posted meanwhile"]
         if wrong:

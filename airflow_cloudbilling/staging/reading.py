@@ -17,6 +17,7 @@ from airflow_cloudbilling.staging.tables import Tables
 
 Row = dict[str, Any]
 KEY = ("provider", "account", "kind", "invoice_id")
+TAKEN_BACK = ("rejected", "refused", "superseded", "withdrawn", "cancelled")  # an approval that is none
 _ROWS = 2_000  # fetched at once
 
 
@@ -58,8 +59,8 @@ def amounts(row: Row, names: tuple[str, ...]) -> Row:
 
 
 def of_table(table: Table, row: Row) -> Row:
-    """Return a row of a table with its amounts as ``Decimal`` in their one form."""
-    return {name: exact(value) if table.c[name].type is AMOUNT else value for name, value in row.items()}
+    """Return a row of a table with its amounts as ``Decimal`` in their one form, and its days as ISO text."""
+    return {name: exact(value) if table.c[name].type is AMOUNT else plain(value) for name, value in row.items()}
 
 
 def exact(value: Any) -> Decimal | None:
@@ -86,5 +87,4 @@ def same_invoice(one: Any, other: Any) -> ColumnElement[bool]:
 
 def is_approved(close: Table) -> ColumnElement[bool]:
     """Return the condition that a person has approved a row of ``cloudbilling_close`` and not taken it back."""
-    taken_back = func.lower(close.c.status).in_(("rejected", "refused", "superseded", "withdrawn", "cancelled"))
-    return and_(close.c.approved_at.is_not(None), ~taken_back)
+    return and_(close.c.approved_at.is_not(None), func.lower(close.c.status).not_in(TAKEN_BACK))

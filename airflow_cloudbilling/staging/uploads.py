@@ -7,7 +7,7 @@ intent is written, with every invoice of the file, before any request; one in an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -18,6 +18,7 @@ from airflow_cloudbilling.errors import StagingError
 from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES
 from airflow_cloudbilling.staging.ledger import Run
+from airflow_cloudbilling.staging.reading import snapshot
 from airflow_cloudbilling.staging.uploads_sending import is_sending
 
 if TYPE_CHECKING:
@@ -69,13 +70,9 @@ class Uploads:
         self.upload = staging.tables.upload
         self.item = staging.tables.upload_item
 
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> AbstractContextManager[Connection]:
         """Read as of one moment: what others write meanwhile is seen by all statements, or by none."""
-        with self.engine.connect() as connection:
-            if self.engine.dialect.name != "sqlite":  # which has no other way to read
-                connection.execution_options(isolation_level="REPEATABLE READ")
-            yield connection
+        return snapshot(self.engine)
 
     def get(self, upload_id: str, connection: Connection | None = None) -> Upload:
         """Return an upload by its id.

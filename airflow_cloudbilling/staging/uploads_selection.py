@@ -6,24 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import date
-from decimal import Decimal
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, false, func, select
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.staging.columns import AMOUNT
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
+from airflow_cloudbilling.staging.reading import TAKEN_BACK, let_the_database_learn, of_table
 from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
 Row = dict[str, Any]
-REFUSED = ("rejected", "refused", "superseded", "withdrawn", "cancelled")  # an approval that is none
 _PAGE = 500  # keys read at once
 _LINES = 20_000  # lines read at once, of one invoice more if it has more
 
@@ -34,11 +30,14 @@ class Survey(NamedTuple):
     :param free: invoices that may be sent.
     :param posted: invoices that an ERP has marked as posted, or that were accepted before.
     :param uploads: upload → how many of its invoices are in it and not rejected.
+    :param before: invoices of an approved set that were posted before it was reconciled, and are in no ``uploads``: a
+        second close of a month names them too, and whoever approved it saw that they are not sent again.
     """
 
     free: int
     posted: int
     uploads: Mapping[str, int]
+    before: int = 0
 
 
 class Approved(NamedTuple):
@@ -46,6 +45,7 @@ class Approved(NamedTuple):
 
     close_id: str
     hashes: Mapping[InvoiceKey, str]
+    created_at: Any = None
 
 
 class Selection:
@@ -91,16 +91,18 @@ class Selection:
         """
         tables, uploads = self.staging.tables, dict[str, int]()
         invoice, item = tables.invoice, tables.upload_item
-        free = posted = 0
+        free = posted = before = 0
         in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
-        self._let_the_database_learn()
+        early = self._posted_before()
+        let_the_database_learn(self.staging.engine, tables)
         for part in self._parts(connection):
             free += self._count(connection, and_(part, ~is_frozen(tables)))
             posted += self._count(connection, and_(part, invoice.c.posted_at.is_not(None)))
+            before += self._count(connection, and_(part, early))
             joined = select(item.c.upload_id, func.count()).select_from(invoice.join(item, in_upload))
-            for upload_id, count in connection.execute(joined.where(part).group_by(item.c.upload_id)):
+            for upload_id, count in connection.execute(joined.where(part, ~early).group_by(item.c.upload_id)):
                 uploads[upload_id] = uploads.get(upload_id, 0) + count
-        return Survey(free, posted, uploads)
+        return Survey(free, posted, uploads, before)
 
     def has_some_of(self, upload_id: str, connection: Connection) -> bool:
         """Whether one of the invoices is in an upload, whatever became of it."""
@@ -136,20 +138,12 @@ class Selection:
                     for header in page:
                         yield header, lines.pop(header["invoice_id"], [])
 
-    def _let_the_database_learn(self) -> None:
-        """Let PostgreSQL count tables that it has never counted; it takes them for empty and would walk them each time.
-
-        It does so by itself within minutes; the first upload may come right after the first import.
-        """
-        if self.staging.engine.dialect.name != "postgresql":
-            return
-        tables = self.staging.tables
-        known = "SELECT 1 FROM pg_stats WHERE tablename = %s AND attname = 'invoice_id' LIMIT 1"
-        with self.staging.engine.begin() as connection:
-            for table in (tables.invoice, tables.invoice_line, tables.slice_invoice):
-                if connection.exec_driver_sql(known, (table.name,)).first() is None:
-                    name = connection.dialect.identifier_preparer.format_table(table)
-                    connection.exec_driver_sql(f"ANALYZE {name}")
+    def _posted_before(self) -> ColumnElement[bool]:
+        """Return the condition that an invoice was posted before the approved set was reconciled."""
+        posted_at = self.staging.tables.invoice.c.posted_at
+        if self.approved is None or self.approved.created_at is None:
+            return false()
+        return and_(posted_at.is_not(None), posted_at < self.approved.created_at)
 
     def _parts(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
         """Yield conditions that together choose the invoices, each a few hundred of one account by their ids.
@@ -189,7 +183,7 @@ class Selection:
             if page and lines > _LINES:
                 yield page
                 page, lines = [], row["line_count"]
-            page.append(_exact(invoice, dict(row)))
+            page.append(of_table(invoice, dict(row)))
         if page:
             yield page
 
@@ -200,7 +194,7 @@ class Selection:
         query = select(*_columns(line, raw)).where(own).order_by(line.c.invoice_id, line.c.line_number)
         lines: dict[str, list[Row]] = {}
         for row in connection.execute(query).mappings():
-            lines.setdefault(row["invoice_id"], []).append(_exact(line, dict(row)))
+            lines.setdefault(row["invoice_id"], []).append(of_table(line, dict(row)))
         return lines
 
 
@@ -214,7 +208,7 @@ def approved(staging: Staging, close_id: str) -> Approved:
         row = connection.execute(select(close).where(close.c.close_id == close_id)).mappings().first()
     if row is None:
         raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
-    if (row["status"] or "").lower() in REFUSED:
+    if (row["status"] or "").lower() in TAKEN_BACK:
         raise ConfigurationError(f"close {close_id!r} is {row['status']}; nothing of it is sent.", field="close_id")
     if row["approved_at"] is None and (row["status"] or "").lower() != "approved":
         message = f"close {close_id!r} is {row['status'] or 'open'}, nobody has approved it yet; nothing of it is sent."
@@ -225,7 +219,7 @@ def approved(staging: Staging, close_id: str) -> Approved:
     except (ConfigurationError, TypeError, KeyError, IndexError, ValueError) as error:
         message = f"close {close_id!r} does not list invoices with their hashes ({type(error).__name__})."
         raise ConfigurationError(message, field="close_id") from error
-    return Approved(close_id, hashes)
+    return Approved(close_id, hashes, row["created_at"])
 
 
 def _hash(member: Any) -> str:
@@ -234,16 +228,3 @@ def _hash(member: Any) -> str:
 
 def _columns(table: Table, raw: bool) -> list[ColumnElement[Any]]:
     return [column for column in table.columns if raw or column.name != "raw"]
-
-
-def _exact(table: Table, row: Row) -> Row:
-    """Return a row in the form that is the same on every database."""
-    return {name: _amount(value) if table.c[name].type is AMOUNT else _plain(value) for name, value in row.items()}
-
-
-def _amount(value: Any) -> Decimal | None:
-    return None if value is None else Decimal(canonical(Decimal(value)))
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, date) else value  # a datetime is a date too
