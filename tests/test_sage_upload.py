@@ -411,11 +411,20 @@ def test_a_worker_that_finds_another_one_sending_waits_for_it(erp: Erp, vendor: 
     assert seen_once(sage)
 
 
-def test_a_task_that_is_killed_while_it_waits_leaves_the_upload_to_a_retry(erp: Erp, sage: Sage) -> None:
+def test_a_task_that_is_killed_while_it_waits_leaves_the_upload_to_a_retry(
+    erp: Erp, vendor: Sandbox, sage: Sage
+) -> None:
     stage(erp)
     sage.statuses = ["processing"]
     task = operator(poll_interval=30)
-    threading.Timer(1, task.on_kill).start()
+
+    def kill_when_it_waits() -> None:
+        while not any("tracking" in request.path for request in vendor.requests):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        task.on_kill()
+
+    threading.Thread(target=kill_when_it_waits, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(UnavailableError, match="a retry goes on"):
         task.execute({"ti": Task()})
