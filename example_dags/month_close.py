@@ -83,7 +83,13 @@ with DAG(
             pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
             title="Month",
             description="The month to close, such as 2026-10; empty: the run's own, else the last full one",
-        )
+        ),
+        "again": Param(
+            False,
+            type="boolean",
+            title="Close again",
+            description="Close a month that was sent before once more: what came since is asked for and sent",
+        ),
     },
     tags=["cloudbilling", "invoices", "sage"],
     doc_md="""
@@ -91,20 +97,20 @@ with DAG(
 
 *approve* waits without a worker: answer it under *Required actions*. What is approved is exactly what *reconcile* saw;
 when a vendor changes something meanwhile, *upload* sends nothing and says what. A month that was sent is not closed
-again: a later run ends skipped, and the log of *not_sent_yet* says what came since.
+again by itself: a later run ends skipped, and the log of *not_sent_yet* says what came since.
 """,
 ):
 
     @task.short_circuit
-    def not_sent_yet(month: str) -> bool:
+    def not_sent_yet(month: str, params: Any = None) -> bool:
         """Skip everything when the month was sent already, and say so."""
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.reconcile.sent import sent
 
         told = sent(open_staging(STAGING), Period.parse(month), KIND)
         if told:
-            log.warning("Skipped: %s", told)
-        return not told
+            log.warning("%s", told)
+        return params["again"] or not told
 
     @task
     def report(close_id: str, folder: str) -> str:

@@ -102,7 +102,7 @@ class RealAirflow:
         login = {"username": "admin", "password": "admin"}
         self._token = self.call("POST", "/auth/token", login)["access_token"]
 
-    def run(self, dag_id: str, month: str | None = None, **conf: str) -> str:
+    def run(self, dag_id: str, month: str | None = None, **conf: Any) -> str:
         """Start a run of a DAG, once that is parsed; return the run's id.
 
         :param month: its partition.

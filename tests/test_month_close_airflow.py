@@ -235,6 +235,13 @@ def test_a_month_is_closed_once_whatever_comes_when(closing: Closing) -> None:
     assert "1 staged sales invoices did not go with it" in told
     assert len(closing.received) == before + 1
 
+    by_hand = closing.airflow.run("month_close", month, again=True)
+    closing.asked(by_hand)
+    closing.answer(by_hand, "Approve")
+    assert closing.ended("month_close", by_hand) == "success"
+    assert closing.result(by_hand, "upload")["records"] == 1
+    assert closing.sent_sales(before) == closing.true_sales(month)
+
 
 def test_a_vendor_that_is_late_is_named_and_the_close_waits_for_it(closing: Closing) -> None:
     month = closing.sandbox.months[7]

@@ -28,5 +28,5 @@ def sent(staging: Staging, period: Period, kind: str) -> str:
     who = by[first.close_id] or "somebody"
     told = f"{period.key} was closed: {who} approved it, and upload {first.upload_id} is {first.status}."
     if free:
-        told += f" {free} staged {kind} invoices did not go with it; send them with SageUploadOperator(period=…)."
+        told += f" {free} staged {kind} invoices did not go with it; close the month again to send them."
     return told
