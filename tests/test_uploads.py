@@ -70,7 +70,7 @@ def test_a_file_takes_the_invoices_that_are_free_and_no_other_gets_them(uploads:
     assert set(items(erp).values()) == {"intent"}
     assert chosen(selection) == []
     with uploads.reading() as connection:
-        assert selection.survey(connection) == (0, 0, {upload.upload_id: 5})
+        assert selection.survey(connection) == (0, 0, {upload.upload_id: 5}, 0)
     with pytest.raises(TakenError):
         intended(uploads, found)
     assert len(rows(erp, "upload")) == 1  # nothing of the second one is written
