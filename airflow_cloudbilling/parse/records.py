@@ -107,7 +107,8 @@ def json_text(value: Any) -> str:
 def source_text(value: Any) -> str:
     """Return what :func:`json_text` returns, several times faster, of a value that came as JSON."""
     try:
-        return str(msgspec.json.format(_ENCODER.encode(value), indent=0), "utf-8")
+        written = _ENCODER.encode(value)
+        return str(msgspec.json.format(written, indent=0) if isinstance(value, (dict, list)) else written, "utf-8")
     except UnicodeEncodeError:  # half a surrogate pair
         return json_text(value)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
@@ -41,6 +42,8 @@ from airflow_cloudbilling.parse.records import json_text, listed, source_text
 
 SHAPE = Shape(lists=("invoices", "items"), marks=("id",), root="")
 _ITEMS = ("items", "invoiceitems", "lineitems", "lines")  # folded
+_NAMES_KEPT = 500  # in one shape
+_ASIDE = ("invoicenum", "cn", "type", "tax2", "taxtotal", "currency")
 _YES = ("1", "true", "yes", "on")
 _DISCOUNT, _NET, _TAX, _RATE, _QUANTITY, _PRICE = map(
     LINE_NAMES.index, ("discount", "net_amount", "tax_amount", "tax_rate", "quantity", "unit_price")
@@ -121,7 +124,18 @@ NAMES = {kind: Names(SHAPE, {**_HEAD, **theirs}, _LINE, {}) for kind, theirs in 
 
 def has_items(record: Any) -> bool:
     """Whether a record says what its lines are, if only that there are none."""
-    return not isinstance(record, dict) or any(fold(name) in _ITEMS for name in record)
+    return not isinstance(record, dict) or bool(_named(record, _ITEMS))
+
+
+def _named(record: Mapping[str, Any], names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return which members of a record have one of some names: the folded name, and as it is written."""
+    find = _find if len(record) <= _NAMES_KEPT else _find.__wrapped__
+    return find(tuple(record), names)
+
+
+@lru_cache(maxsize=256)
+def _find(shape: tuple[str, ...], names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((fold(name), name) for name in shape if fold(name) in names)
 
 
 def merged(record: Any) -> Any:
@@ -163,7 +177,7 @@ class Reader(InvoiceReader):
         for record in records:
             yield Event(OPEN, 1)
             members = record if isinstance(record, dict) else {"": record}
-            lists = [name for name in members if fold(name) in _ITEMS]
+            lists = [name for _, name in _named(members, _ITEMS)]
             own = {name: value for name, value in members.items() if name not in lists}
             raws = {name: source_text(value) for name, value in own.items()} if self._keep_raw else {}
             yield Event(MEMBERS, 1, own, raws=raws)
@@ -173,7 +187,7 @@ class Reader(InvoiceReader):
             yield Event(CLOSE, 1)
 
     def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
-        said = {fold(name): value for name, value in header.members.items()}
+        said = {folded: header.members[name] for folded, name in _named(header.members, _ASIDE)}
         worked_out = {
             "invoice_number": values["invoice_number"] or _number(said),
             "document_type": values["document_type"] or _document_type(said),

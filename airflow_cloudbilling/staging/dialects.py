@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from typing import Any
@@ -206,10 +207,20 @@ class MySQL(Dialect):
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
         """Send rows by INSERT statements of many rows; LOAD DATA LOCAL is switched off in most places, for good."""
-        with _driver_cursor(connection) as cursor:
+        with self.inserting(connection, table, names, block):
+            pass
+
+    @contextmanager
+    def inserting(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> Iterator[None]:
+        """Send rows from a thread, which waits for the server while the next ones are read."""
+        with _driver_cursor(connection) as cursor, ThreadPoolExecutor(1, "cloudbilling-insert") as thread:
             backslashes = not cursor.connection.server_status & _NO_BACKSLASH_ESCAPES
             values = values_text(block, backslashes=backslashes)
-            cursor.execute(f"INSERT INTO {table} ({', '.join(names)}) VALUES ".encode() + values)
+            sending = thread.submit(
+                cursor.execute, f"INSERT INTO {table} ({', '.join(names)}) VALUES ".encode() + values
+            )
+            yield
+            sending.result()
 
     def bytewise(self, column: Any) -> Any:
         """Return the text with the collation that tells everything apart but blanks at its end."""

@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.errors import RemovalError
-from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.exact import canonical, exactly
 from airflow_cloudbilling.model import Slice
 from airflow_cloudbilling.staging.columns import MOMENT
 from airflow_cloudbilling.staging.frozen import is_frozen
@@ -272,12 +272,14 @@ class Merge:
                 select(invoice.c.currency, *counts, *map(func.sum, amounts)).where(member).group_by(invoice.c.currency)
             )
         sums: dict[str, list[Decimal | None]] = {}
-        for currency, invoices, lines, *found in self.connection.execute(query):
-            merged.invoices += int(invoices)
-            merged.lines += int(lines)
-            if currency and any(amount is not None for amount in found):
-                total = sums.setdefault(currency, [None] * 3)
-                sums[currency] = [_plus(t, a) for t, a in zip(total, found, strict=True)]
+        with exactly():
+            for currency, invoices, lines, *found in self.connection.execute(query):
+                merged.invoices += int(invoices)
+                merged.lines += int(lines)
+                for nth, amount in enumerate(found):
+                    if currency and amount is not None:  # one that nobody stated is no zero
+                        totals = sums.setdefault(currency, [None] * 3)
+                        totals[nth] = Decimal(amount) + (totals[nth] or 0)
         merged.totals = {
             currency: {name: None if a is None else canonical(a) for name, a in zip(AMOUNTS, total, strict=True)}
             for currency, total in sorted(sums.items())
@@ -291,8 +293,3 @@ class Merge:
         # "or" in one query keeps PostgreSQL, before it has statistics, from walking the slice once for each file
         which = or_(of_member, self.incoming.documents.without_invoice())
         return self.connection.scalar(select(func.count()).where(self._same(document), which)) or 0
-
-
-def _plus(total: Decimal | None, amount: Any) -> Decimal | None:
-    """Add an amount; one that nobody stated is no zero."""
-    return total if amount is None else exact_sum(total or Decimal(0), Decimal(amount))
