@@ -8,12 +8,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 from conversations import PASSWORD, reply_to, settings_of
 
@@ -456,3 +458,44 @@ def test_an_odd_number_rejects_its_invoice_alone(odd: dict[str, Any]) -> None:
     found = conversation.send(reply_to(asked(conversation), json.dumps({"data": [record], "meta": 7}).encode()))
     assert isinstance(found, Reject)
     assert "invoice_number (invoicenum, cn)" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"tax2": msgspec.Raw(b"NaN")}, "tax2"),
+        ({"total": msgspec.Raw(b"1e99999999999999999999")}, "gross_amount"),
+        ({"tax": "9" * 26, "tax2": "9" * 26}, "a sum of the invoice's amounts cannot be staged"),
+    ],
+)
+def test_a_number_out_of_bounds_rejects_its_invoice_alone(bad: dict[str, Any], words: str) -> None:
+    good = {"id": 1, "date": "2026-10-05", "currency_iso_code": "EUR", "total": "9", "items": []}
+    body = msgspec.json.encode({"success": True, "data": [{**good, "id": 2, **bad}, {**good, "id": "\u20ac"}]})
+    reply = reply_to(GET, body)
+    assert isinstance(SOURCE.verdict(reply, settings()), Ok)
+    conversation = SOURCE.invoices(Ask("sales", OCTOBER), settings())
+    asked(conversation)
+    found = [conversation.send(reply), next(conversation)]
+    assert isinstance(found[0], Reject)
+    assert words in found[0].reason
+    assert (found[0].invoice_id, getattr(found[1], "invoice_id", None)) == ("2", "€")
+
+
+def test_an_id_that_no_text_can_hold_ends_nothing() -> None:
+    conversation = SOURCE.list_records("leads", {}, settings())
+    found = conversation.send(reply_to(asked(conversation), rb'[{"id": "\ud800"}]'))
+    assert found == Record({"id": "\ud800"})
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_nothing_is_used_of_a_page_with_records_of_another(shift: int) -> None:
+    def ask(request: Request) -> Reply:
+        first = 1 if request.params["page"] == "1" else 3 - shift
+        numbers = range(first, first + 2) if int(request.params["page"]) < 3 else ()
+        return reply_to(request, json.dumps([{"id": number} for number in numbers]).encode())
+
+    found: list[Item] = []
+    records = drive(SOURCE.list_records("leads", {}, settings()), ask, lambda: None)
+    with pytest.raises(MalformedReplyError, match="1 of 2 records that came before") if shift else nullcontext():
+        found.extend(records)
+    assert [item.value["id"] for item in found if isinstance(item, Record)] == ([1, 2] if shift else [1, 2, 3, 4])

@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from airflow_cloudbilling.parse import Malformed, Unreadable
+from airflow_cloudbilling.parse.json_whole import LARGEST
 from airflow_cloudbilling.parse.record_lists import Records
-from airflow_cloudbilling.parse.records import form_encoded, json_text, listed, read_value, unwrapped
+from airflow_cloudbilling.parse.records import (
+    form_encoded,
+    json_text,
+    listed,
+    read_value,
+    source_text,
+    unwrapped,
+)
 from airflow_cloudbilling.parse.xml_values import camelled
 
 
@@ -85,6 +93,42 @@ def test_what_holds_no_list_is_never_an_empty_one(text: str) -> None:
         records(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id": 1.50, "Token": 2, "a": [{"token": {"b": 1}, "c": 1e-7}]}, 2, [], null]',
+        '{"success": true, "data": [{"id": 1}, {"id": 2, "items": {"token": 1}}], "meta": {"token": 4, "total": 2}}',
+        '{"data": {"Invoices": [{"id": 1}], "meta": {}}, "token": 1, "invoices": [2]}',
+        '{"data": [{"id": 1}], "message": "", "data": [{"id": 2}]}',
+        '{"data": [{"id": 1}], "data": null}',
+        '{"data": {"0": {"id": 1}, "2": {"id": 3}}}',
+        '{"data": {"id": 1, "data": [2]}, "id": 7}',
+        '{"id": 1, "data": [2]}',
+        '{"data": {"foo": 1}}',
+        '{"data": {"invoices": null, "meta": 1}}',
+        '{"data": [{"id": "a\\ud800"}]}',
+        '{"data": [{"id": "a\tb"}]}',
+        '{"data": [{"id": 1}, {"id": NaN}]}',
+    ],
+)
+def test_a_small_body_is_read_at_once_as_a_large_one_is_in_turn(text: str) -> None:
+    def read(text: str) -> Any:
+        body = Records(io.BytesIO(text.encode()), ("data", "invoices"), ("id",), ("token",), str)
+        try:
+            return list(body), body.around
+        except Malformed as error:
+            return str(error)
+
+    assert read(text) == read(text + " " * LARGEST)
+
+
+def test_a_large_body_comes_some_at_a_time() -> None:
+    body = json.dumps({"data": [{"id": number, "text": "x" * 100} for number in range(20_000)]})
+    sizes = [len(some) for some in Records(io.BytesIO(body.encode()), ("data",), ("id",)).some()]
+    assert sum(sizes) == 20_000
+    assert max(sizes) <= 100
+
+
 def test_a_number_out_of_bounds_may_be_left_to_its_record() -> None:
     found = Records(io.BytesIO(b'[{"id": NaN}, {"id": 1e99999999999999999999}]'), (), (), constants=str)
     assert list(found) == [{"id": "NaN"}, {"id": "1e99999999999999999999"}]
@@ -114,6 +158,12 @@ def test_json_is_written_to_the_last_digit() -> None:
     for bad in (Decimal("NaN"), 1.5, {1, 2}, b"bytes"):
         with pytest.raises(Unreadable, match=r"expected (what JSON can hold|an exact number)"):
             json_text([bad])
+
+
+def test_what_came_as_json_is_written_as_anything_else_is() -> None:
+    text = r"""{"a": [1, 1.50, 1e-7, -0.0, 123456789012345678901234567890, true, null, {}, [], [{}]], "ü": "\u0000\n\"\\/é"}"""
+    for each in (value(text), "é", 1, Decimal("1E+5"), None, value(r'["\ud800"]')):
+        assert source_text(each) == json_text(each)
 
 
 def test_half_a_surrogate_pair_stays_escaped_and_can_be_written() -> None:
