@@ -15,8 +15,10 @@ from staged import OCTOBER, Erp, dump, load, open_staging, rows
 from airflow_cloudbilling.archive import Archive
 from airflow_cloudbilling.errors import ArchiveError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
+from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
 from airflow_cloudbilling.operators.restage import RestageInvoicesOperator
 from airflow_cloudbilling.operators.retention import ApplyRetentionOperator
+from airflow_cloudbilling.reconcile.approval import approve
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
 LATER = datetime(2028, 11, 20, tzinfo=timezone.utc)
@@ -95,6 +97,17 @@ def test_an_approved_close_closes_a_month(erp: Erp) -> None:
     assert personal(erp) == {"INV-3"}
 
 
+def test_what_came_or_changed_after_a_month_was_reconciled_is_not_in_its_close(erp: Erp) -> None:
+    staging = open_staging(erp)
+    load(staging, [*bill(1), *bill(2)])
+    reconcile: dict[str, Any] = {"staging_conn_id": "erp_staging", "period": "2026-10", "fail_on": "never"}
+    close = ReconcileInvoicesOperator(task_id="reconcile", **reconcile).execute({})
+    approve(staging, close["close_id"], "Jo")
+    load(staging, [*bill(1), *bill(2, net="11"), *bill(3)])
+    assert apply(dry_run=True)["kept"] == apply()["kept"] == 2
+    assert personal(erp) == {"INV-2", "INV-3"}
+
+
 def test_the_same_data_again_writes_nothing_and_other_data_is_written_anew(erp: Erp) -> None:
     staging = fill(erp)
     apply(include_open=True)
@@ -168,7 +181,7 @@ def test_bodies_go_when_nothing_else_needs_them(vendor: Any, erp: Erp, tmp_path:
     assert apply(months=1, now=now, archive=str(folder), include_open=True)["bodies"] == 0
     again = {"conn_id": "twotcloud_default", "staging_conn_id": "erp_staging", "archive": str(folder)}
     replay = RestageInvoicesOperator(task_id="again", period=first, kind="purchase", **again)
-    with pytest.raises(AirflowFailException, match="recorded no answer"):
+    with pytest.raises(AirflowFailException, match=r"recorded no answer that is still kept: retention"):
         replay.execute({})
 
 

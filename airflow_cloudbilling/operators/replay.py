@@ -70,6 +70,11 @@ class Replay:
         :raises ArchiveError: when the archive does not have the body, or has it damaged.
         """
         left = self._left.get(request_key(request))
+        if not self._left:
+            raise ConfigurationError(
+                f"load {self._load_id} recorded no answer that is still kept: retention (ApplyRetentionOperator with"
+                " archive=) has erased them, or there never was a good one. Import the period anew."
+            )
         if not left:
             raise ConfigurationError(
                 f"load {self._load_id} recorded no answer to {request.method} {target(request, self._settings).shown},"

@@ -207,10 +207,19 @@ class Retention:
         return found
 
     def _may_go(self) -> ColumnElement[bool]:
-        """Return the condition that an invoice is closed, and not under way at Sage."""
+        """Return the condition that an invoice is closed, and not under way at Sage.
+
+        What came or changed after a month was reconciled is not in its close.
+        """
         invoice, item, close = self.tables.invoice, self.tables.upload_item, self.tables.close
+        load = self.tables.load.alias("last_change")  # whoever asks may read loads too
         under_way = exists().where(same_invoice(item, invoice), item.c.status.in_(_UNDER_WAY))
-        approved = exists().where(close.c.period == invoice.c.slice_period, is_approved(close))
+        approved = exists().where(
+            close.c.period == invoice.c.slice_period,
+            is_approved(close),
+            load.c.load_id == invoice.c.load_id,
+            or_(close.c.created_at.is_(None), load.c.ended_at <= close.c.created_at),
+        )
         if self.include_open:
             return ~under_way
         return and_(~under_way, or_(invoice.c.posted_at.is_not(None), approved))
