@@ -119,6 +119,17 @@ def test_a_key_that_comes_twice_pairs_its_lines_one_by_one(erp: Erp) -> None:
     assert 2 * states["matched"] + states["bought only"] + states["sold only"] == lines
 
 
+def test_a_credit_note_is_no_invoices_partner(erp: Erp) -> None:
+    staging = open_staging(erp)
+    credit = [line("-10", "a"), Invoice("C1", currency="EUR", document_type="credit_note", gross_amount="-10")]
+    load(staging, [*bill("P1", line("10", "a")), *credit])  # C1 sorts before P1
+    load(staging, bill("S1", line("12", "a")), SALES)
+    result = report()
+    expected = {"purchase": "10", "sales": "12", "margin": "2", "bought_only": "-10"}
+    assert {name: result["totals"]["EUR"][name] for name in expected} == expected
+    assert result["states"] == {"matched": 1, "bought only": 1}
+
+
 def test_keys_compare_by_byte(erp: Erp) -> None:
     fill(erp)
     found = erp.query("SELECT match_key, state FROM cloudbilling_margin WHERE match_key IN ('Case', 'CASE')")

@@ -28,7 +28,8 @@ def margin_query(tables: Tables, dialect_name: str) -> Any:
 def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
     """Return the lines of a kind, those of one charge numbered: where both sides have two, two pairs are four lines."""
     line, invoice = tables.invoice_line, tables.invoice
-    keys = _keys(line, dialect_name)
+    is_credit = case((invoice.c.document_type == "credit_note", "1"), else_="0")  # an invoice is no credit's partner
+    keys = _keys(line, is_credit, dialect_name)
     order = (line.c.invoice_id, line.c.line_number)
     nth = func.row_number().over(partition_by=keys, order_by=order)
     names = (*KEY, "line_number", "match_key", *_SHARED, "quantity", "net_amount")
@@ -38,14 +39,15 @@ def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
     return select(*columns).select_from(joined).where(line.c.kind == kind)
 
 
-def _keys(line: Any, dialect_name: str) -> list[Any]:
+def _keys(line: Any, is_credit: Any, dialect_name: str) -> list[Any]:
     """Return what the lines of one charge have in common."""
     columns = [line.c.provider, line.c.account, line.c.match_key]
     if dialect_name in ("sqlite", "postgresql"):
-        return columns
+        return [*columns, is_credit]
     # There a text of any length has no index and compares without case; and MariaDB numbers the lines anew for each
     # one that it joins, as long as it sees columns of the table in the join.
-    return [func.sha2(func.concat(columns[0], "/", func.length(columns[1]), "/", columns[1], columns[2]), 256)]
+    account = (func.length(columns[1]), "/", columns[1])
+    return [func.sha2(func.concat(is_credit, columns[0], "/", *account, columns[2]), 256)]
 
 
 def _margin_row(own: Any, bought: Any, sold: Any, state: Any) -> Select[Any]:
