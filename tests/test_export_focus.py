@@ -91,6 +91,16 @@ def test_the_whole_of_a_vendor_adds_up(vendor: Any, erp: Erp, tmp_path: Path) ->
     assert both == {c: totals["purchase"].get(c, 0) + totals["sales"].get(c, 0) for c in both}
 
 
+def test_an_invoice_whose_lines_have_no_amount_counts_as_a_whole(erp: Erp, tmp_path: Path) -> None:
+    line = InvoiceLine(quantity="1", description="Seat")
+    more = [Invoice("B", currency="EUR", tax_amount="0", gross_amount="7")]
+    load(open_staging(erp), [line, Invoice("A", currency="EUR", net_amount="100", gross_amount="100"), *more])
+    result = export(tmp_path)
+    assert result["totals"] == {"EUR": "107"}
+    found = [(row["x_InvoiceId"], row["BilledCost"], row["ChargeCategory"]) for row in csv_rows(result)]
+    assert found == [("A", "100", "Purchase"), ("B", "7", "Purchase")]
+
+
 def test_lines_that_do_not_add_up_get_a_row_for_the_rest(erp: Erp, tmp_path: Path) -> None:
     load(open_staging(erp), specimens())
     rows = csv_rows(export(tmp_path))

@@ -59,8 +59,8 @@ class Focus:
     def invoice_detail(self) -> Any:
         """Return InvoiceDetail."""
         invoice = self.tables.invoice
-        has_lines = invoice.c.line_count > 0
-        net = func.coalesce(invoice.c.net_amount, case((invoice.c.tax_amount.is_(None), invoice.c.gross_amount)))
+        has_lines = self._has_lines()
+        net = func.coalesce(invoice.c.net_amount, case((~_is_some(invoice.c.tax_amount), invoice.c.gross_amount)))
         whole = case((invoice.c.document_type == "credit_note", "Credit"), else_="Purchase")
         parts = [
             ("total", net, whole, "Invoice total without VAT", and_(~has_lines, net.is_not(None))),
@@ -176,12 +176,18 @@ class Focus:
         lines = added.where(same_invoice(line, invoice)).scalar_subquery()
         amount = {name: func.coalesce(invoice.c[name], 0) for name in ("allowance_total", "charge_total", "tax_amount")}
         total = func.coalesce(invoice.c.gross_amount, invoice.c.net_amount)
-        alone = case((invoice.c.tax_amount.is_(None), total), else_=0)
+        alone = case((~_is_some(invoice.c.tax_amount), total), else_=0)
         net = case(
-            (invoice.c.line_count > 0, lines - amount["allowance_total"] + amount["charge_total"]),
+            (self._has_lines(), lines - amount["allowance_total"] + amount["charge_total"]),
             else_=func.coalesce(invoice.c.net_amount, alone),
         )
         return func.coalesce(total, net + amount["tax_amount"]) - net - amount["tax_amount"]
+
+    def _has_lines(self) -> ColumnElement[bool]:
+        """Return the condition that an invoice has lines with an amount, which is what makes them rows."""
+        invoice, line = self.tables.invoice, self.tables.invoice_line
+        with_amount = exists().where(same_invoice(line, invoice), line.c.net_amount.is_not(None))
+        return and_(invoice.c.line_count > 0, with_amount)
 
     def _issuer(self) -> Any:
         """Return the seller's name; who sells through a vendor and is not named goes by the account there."""
@@ -224,7 +230,7 @@ class Focus:
 
 
 def _is_some(amount: Any) -> ColumnElement[bool]:
-    return and_(amount.is_not(None), amount != cast(literal(0), AMOUNT))
+    return and_(amount.is_not(None), amount != cast(literal(0), AMOUNT))  # never NULL, so it may be negated
 
 
 def _text(value: Any) -> Any:
