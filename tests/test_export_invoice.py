@@ -213,6 +213,10 @@ def test_single_invoices_can_be_asked_for_and_their_names_lead_nowhere(erp: Erp,
     [
         ({"defaults": {"sellr": {}}}, r"has no sellr; it has seller"),
         ({"defaults": {"seller": {"nam": "x"}}}, r"defaults.seller.*has no nam"),
+        ({"defaults": '{"note": "x"}'}, "defaults': is str, no mapping"),
+        ({"defaults": {"seller": "Me"}}, "defaults.seller': is str, no mapping"),
+        ({"defaults": {"units": ["seat"]}}, "defaults.units': is list, no mapping"),
+        ({"kind": "sale"}, "'sale' is none of sales, purchase, consolidated"),
         ({"require": "everything"}, "none of written, complete, nothing"),
     ],
 )

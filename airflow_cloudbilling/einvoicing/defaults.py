@@ -66,13 +66,15 @@ class Defaults(NamedTuple):
     def read(cls, given: Mapping[str, Any] | None) -> Defaults:
         """Read them from plain data, as a DAG has it.
 
-        :raises ConfigurationError: for a name that is none.
+        :raises ConfigurationError: for a name that is none, or a text where names are due, as templates render.
         """
+        _check(given or {}, cls._fields, "defaults")
         values = dict(given or {})
-        _check(values, cls._fields, "defaults")
         for name in ("seller", "buyer"):
             if name in values:
                 values[name] = _party(values[name], f"defaults.{name}")
+        for name in {"buyers", "units"} & set(values):
+            _check(values[name], None, f"defaults.{name}")
         if "buyers" in values:
             values["buyers"] = {str(k): _party(v, "defaults.buyers") for k, v in values["buyers"].items()}
         return cls(**values)
@@ -89,6 +91,11 @@ def _party(value: Mapping[str, Any], field: str) -> Party:
     return Party(**{name: None if text is None else str(text) for name, text in value.items()})
 
 
-def _check(value: Mapping[str, Any], known: tuple[str, ...], field: str) -> None:
+def _check(value: Any, known: tuple[str, ...] | None, field: str) -> None:
+    if not isinstance(value, Mapping):
+        message = f"is {type(value).__name__}, no mapping; a template needs render_template_as_native_obj on the DAG."
+        raise ConfigurationError(message, field=field)
+    if known is None:
+        return
     if unknown := sorted(set(value) - set(known)):
         raise ConfigurationError(f"has no {', '.join(unknown)}; it has {', '.join(known)}.", field=field)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.staging.posting import InvoiceKey
 
 _REQUIRED = ("written", "complete", "nothing")
+_INVOICED = ("sales", "purchase", "consolidated")
 _IN_MEMORY = 1024 * 1024  # bytes of a report that is not on disk
 
 
@@ -201,6 +202,8 @@ class ExportInvoiceOperator(BaseOperator):
         if self.invoices is not None:
             return "invoices", [InvoiceKey.read(value) for value in self.invoices]
         period, kind = period_of(context, self.period, self.timezone).period, given(self.kind) or "sales"
+        if kind not in _INVOICED:
+            raise ConfigurationError(f"{kind!r} is none of {', '.join(_INVOICED)}.", field="kind")
         return f"{kind}-{period.key.replace('/', '_')}", staged.keys(period, kind)
 
     def _report(self, place: Place, name: str, rows: Iterator[dict[str, str]]) -> dict[str, Any]:
