@@ -172,6 +172,14 @@ def test_a_credit_note_may_name_its_invoice_by_id_and_of_another_month(clean: Er
     assert found(clean) == []
 
 
+def test_a_credit_note_with_the_number_of_its_invoice_is_not_that_invoice(erp: Erp) -> None:
+    note = bill(2, ["-1"], document_type="credit_note", preceding_invoice="F-1", invoice_number="F-1")
+    stage(erp, note)
+    assert check(erp).counts == {("warning", "credit-without-invoice"): 1}
+    stage(erp, [*note, *bill(1)])
+    assert check(erp).counts == {}
+
+
 # The vendors' counts, and the month before
 
 
@@ -310,6 +318,22 @@ def test_a_slice_that_failed_says_why(clean: Erp) -> None:
     ]
 
 
+def test_an_import_that_failed_after_one_that_went_well_leaves_no_clean_month(clean: Erp) -> None:
+    with pytest.raises(RuntimeError, match="busy"), open_staging(clean).load(ORANGE):
+        raise RuntimeError("the vendor is busy")
+    assert check(clean).counts == {("error", "missing-slice"): 1}
+    assert "the vendor is busy" in found(clean, "message")[0][0]
+    stage(clean, bills(["O2026-10"]), ORANGE)
+    assert check(clean).counts == {}
+
+
+def test_a_first_month_whose_import_failed_is_no_clean_one(erp: Erp) -> None:
+    with pytest.raises(RuntimeError, match="busy"), open_staging(erp).load(ORANGE):
+        raise RuntimeError("the vendor is busy")
+    assert check(erp, expected=[]).counts == {}  # a person says so
+    assert check(erp).counts == {("error", "missing-slice"): 1}
+
+
 def test_a_lost_page_of_a_slice_that_was_never_loaded_is_told_by_its_count(clean: Erp) -> None:
     lose_a_vendor(clean)
     with pytest.raises(IncompleteError):
@@ -364,6 +388,23 @@ def test_an_accepted_finding_stays_quiet_until_its_actual_value_changes(clean: E
     ]
     with pytest.raises(ConfigurationError, match="no finding 'F-9'"):
         accept(staging, [*ids, "F-9"], "A. Controller", "no")
+
+
+def test_what_a_person_has_accepted_is_not_written_over(erp: Erp) -> None:
+    off = {
+        "net_amount": "100.01",
+        "tax_amount": "21",
+        "gross_amount": "121.01",
+        "payable_amount": "121.01",
+        "taxes": (),
+    }
+    stage(erp, bill(1, **off))
+    check(erp)
+    accept(open_staging(erp), open_ones(open_staging(erp), OCTOBER.period, "BR-CO-10"), "A. Controller", "a cent")
+    accepted = rows(erp, "finding")
+    stage(erp, bill(1, ["20", "30"], **off))
+    assert check(erp).counts == {}
+    assert rows(erp, "finding") == accepted
 
 
 def test_what_is_expected_is_said_anew_when_it_changes(clean: Erp) -> None:

@@ -14,7 +14,7 @@ from airflow_cloudbilling.reconcile.approval import approve, reject, summary_of
 from airflow_cloudbilling.reconcile.closes import read
 from airflow_cloudbilling.reconcile.report import question, report, screen
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
-from airflow_cloudbilling.staging.uploads_selection import approved
+from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 
 SALES = OCTOBER._replace(kind="sales")
 
@@ -80,6 +80,35 @@ def test_what_is_rejected_is_not_sent_until_it_is_approved(month: Erp) -> None:
     assert check(month).close == close
     assert approve(staging, close_id, "B. Controller").status == "approved"
     assert len(approved(staging, close_id).hashes) == 5
+
+
+def test_what_was_posted_meanwhile_is_known_once_the_month_is_reconciled_and_approved_again(month: Erp) -> None:
+    staging, close_id = open_staging(month), check(month).close.close_id
+
+    def posted_before() -> int:
+        with staging.engine.connect() as connection:
+            return Selection(staging, None, approved=approved(staging, close_id)).survey(connection).before
+
+    Posting(staging).mark([InvoiceKey(*SALES[:3], "INV-1")], "FI-1")
+    assert check(month).close.close_id == close_id  # the same state
+    first = approve(staging, close_id, "A. Controller")
+    assert posted_before() == 1
+    assert check(month).close == first
+    Posting(staging).mark([InvoiceKey(*OCTOBER[:3], "INV-2")], "FI-2")
+    assert posted_before() == 1
+    assert check(month).close == first._replace(status="open", approved_by=None, approved_at=None)
+    approve(staging, close_id, "B. Controller")
+    assert posted_before() == 2
+
+
+def test_what_a_close_itself_has_sent_opens_it_no_more(month: Erp) -> None:
+    staging, close_id = open_staging(month), check(month).close.close_id
+    first = approve(staging, close_id, "A. Controller")
+    send(month, close_id)
+    Posting(staging).mark([InvoiceKey(*SALES[:3], "INV-1")], "Sage T-1")
+    created = rows(month, "close", "created_at")
+    assert check(month).close == first
+    assert rows(month, "close", "created_at") == created
 
 
 def test_what_is_on_its_way_cannot_be_rejected(month: Erp) -> None:

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
@@ -53,16 +53,39 @@ def member(head: Head) -> str:
 
 
 def write(connection: Connection, tables: Tables, period: Period, members: Iterable[str], totals: Totals) -> Close:
-    """Write a close, unless it is there; in the caller's transaction."""
-    invoices, sums = f"[{','.join(sorted(members))}]", totals_json(totals)
+    """Write a close, unless it is there; in the caller's transaction.
+
+    One that is there, and not sent, knows from now on what was posted since it was reconciled; who approved it did not,
+    and is asked again.
+    """
+    ordered = sorted(members)
+    invoices, sums = f"[{','.join(ordered)}]", totals_json(totals)
     digest = sha256(f"{period}\n{invoices}\n{sums}".encode()).hexdigest()
     close_id = str(uuid5(_NAMESPACE, digest))
-    if found := _read(connection, tables, close_id):
-        return found
-    row = {"close_id": close_id, "period": str(period), "totals": sums, "sha256": digest, "status": OPEN}
     now = dialect_of(connection.dialect.name).now(connection)
+    if found := _read(connection, tables, close_id):
+        if uploads_of(connection, tables, close_id) or not _posted_since(connection, tables, found, set(ordered)):
+            return found
+        seen: dict[str, str | None] = {"created_at": now}
+        if found.status == APPROVED:
+            seen |= {"status": OPEN, "approved_by": None, "approved_at": None}
+        connection.execute(update(tables.close).where(tables.close.c.close_id == close_id).values(seen))
+        return _there(_read(connection, tables, close_id), close_id)
+    row = {"close_id": close_id, "period": str(period), "totals": sums, "sha256": digest, "status": OPEN}
     connection.execute(insert(tables.close), [{**row, "invoices": invoices, "created_at": now}])
     return Close(**row, approved_by=None, approved_at=None)
+
+
+def _posted_since(connection: Connection, tables: Tables, close: Close, members: Collection[str]) -> bool:
+    """Whether some of a close's invoices were posted after it was reconciled."""
+    invoice, slices = tables.invoice, tables.slice_invoice
+    names = ("provider", "account", "kind", "invoice_id")
+    here = and_(*(slices.c[n] == invoice.c[n] for n in names), slices.c.period == close.period)
+    reconciled = select(tables.close.c.created_at).where(tables.close.c.close_id == close.close_id).scalar_subquery()
+    columns = [invoice.c[n] for n in (*names, "content_hash")]
+    posted = select(*columns).select_from(invoice.join(slices, here)).where(invoice.c.posted_at >= reconciled)
+    rows = connection.execute(posted).all()
+    return any(json.dumps(tuple(row), separators=(",", ":")) in members for row in rows)
 
 
 def read(staging: Staging, close_id: str) -> Close:

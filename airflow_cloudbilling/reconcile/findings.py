@@ -25,11 +25,14 @@ _WARNINGS = frozenset({"amount-drift", "credit-without-invoice", "unreadable-amo
 
 
 class Known(NamedTuple):
-    """A finding that is open, or that a person has accepted."""
+    """A finding that is open, or that a person has accepted.
+
+    :param words: of one that was accepted, none: they stay as they were accepted.
+    """
 
     finding_id: str
     is_open: bool
-    words: bytes
+    words: bytes | None
 
 
 class OpenFinding(NamedTuple):
@@ -71,9 +74,10 @@ class MonthFindings:
         lasting = or_(finding.c.resolved_at.is_(None), finding.c.accepted_at.is_not(None))
         own = and_(self._of_month, finding.c.load_id.is_(None), lasting)
         closed = case((finding.c.resolved_at.is_(None), 0), else_=1)
-        query = select(finding.c.finding_id, closed, *key, *words).where(own).order_by(closed.desc())
-        for finding_id, resolved, *values in self.connection.execute(query):
-            yield _digest(values[:6]), Known(finding_id, not resolved, _digest(values[6:]))
+        accepted = case((finding.c.accepted_at.is_(None), 0), else_=1)
+        query = select(finding.c.finding_id, closed, accepted, *key, *words).where(own).order_by(closed.desc())
+        for finding_id, resolved, decided, *values in self.connection.execute(query):
+            yield _digest(values[:6]), Known(finding_id, not resolved, None if decided else _digest(values[6:]))
 
     def tell(self, key: SliceKey, broken: Broken, *, invoice_id: str | None = None, severity: str = "") -> None:
         """Write that a rule does not hold, unless that is known.
@@ -89,7 +93,7 @@ class MonthFindings:
             self._new.append({**own, "rule": broken.rule, "actual": broken.actual, "created_at": self._now, **words})
             if len(self._new) >= _BATCH:
                 self._flush()
-        elif known.is_open and known.words != _digest(list(words.values())):
+        elif known.is_open and known.words not in (None, _digest(list(words.values()))):
             finding = self.tables.finding
             self.connection.execute(update(finding).where(finding.c.finding_id == known.finding_id).values(words))
         self._known[identity] = Known("", False, b"")  # whatever is left at the end is no longer true

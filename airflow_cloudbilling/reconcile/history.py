@@ -112,10 +112,14 @@ def missing(want: Iterable[Mapping[str, str]], present: Mapping[SliceKey, Loads]
         if any(present[key].committed or lost_records(present[key]) for key in fitting):
             continue
         key = SliceKey(*(one.get(name, "") for name in SliceKey._fields))
-        why = next((failed.error for found in fitting if (failed := present[found].failed)), None)
-        message = f"Its last load failed: {why[:300]}" if why else "Run its import, or accept that it bills no more."
+        why = next((_why(failed) for found in fitting if (failed := present[found].failed)), None)
+        message = f"Its last load failed: {why}" if why else "Run its import, or accept that it bills no more."
         name = " ".join(part for part in key if part)
         yield key, Broken("missing-slice", f"a committed load of {name}", "none", message)
+
+
+def _why(failed: LastLoad) -> str:
+    return (failed.error or "nobody wrote why.")[:300]
 
 
 def lost_records(loads: Loads) -> Broken | None:
@@ -128,12 +132,15 @@ def lost_records(loads: Loads) -> Broken | None:
 
 
 def counts(loads: Loads, present: int) -> Iterator[Broken]:
-    """Yield ``count-mismatch`` when records that the vendor has are not in staging.
+    """Yield ``count-mismatch`` when records that the vendor has are not in staging, else what may be older than it.
 
     :param present: invoices of the slice that are staged.
     """
     if lost := lost_records(loads):
         yield lost
+    elif loads.committed and (failed := loads.failed):
+        message = f"Staging is as load {loads.committed.load_id} left it. Run the import again: {_why(failed)}"
+        yield Broken("missing-slice", "a last load that is committed", f"load {failed.load_id} failed", message)
     last = loads.committed
     if last is None or last.invoice is None:
         return

@@ -87,7 +87,8 @@ class _Month:
         before = {key for key, one in earlier.items() if one.committed}
         for key, one in loads.items():
             self._slice(key, one, compare=key in before)
-        for key, broken in missing(wanted(self.scope.expected, before, providers), loads):
+        tried = {key for key, one in loads.items() if not one.committed}  # a first month that failed is no clean one
+        for key, broken in missing(wanted(self.scope.expected, before | tried, providers), loads):
             self.findings.tell(key, broken)
         references = References(self.reading, self.tables, period)
         for found in (references.duplicates(providers), references.orphans(self.credits)):

@@ -92,8 +92,9 @@ class References:
 
     def _staged(self, provider: str, kind: str, names: Collection[str]) -> set[str]:
         invoice, found = self.tables.invoice, set[str]()
+        billed = invoice.c.document_type != "credit_note"  # which may have its invoice's number
         for column in (invoice.c.invoice_id, self._text(invoice.c.invoice_number)):
-            own = and_(invoice.c.provider == provider, invoice.c.kind == kind, column.in_(list(names)))
+            own = and_(invoice.c.provider == provider, invoice.c.kind == kind, billed, column.in_(list(names)))
             found |= set(self.connection.scalars(select(column).where(own)))
         return found
 
