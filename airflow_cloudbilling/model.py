@@ -15,6 +15,8 @@ from typing import NamedTuple
 from airflow_cloudbilling.errors import ConfigurationError
 
 KINDS = ("purchase", "sales", "consolidated", "usage")
+# The vendor's words, by FOCUS's, for what is no obligation (yet, or any more); any other invoice has been issued.
+NOT_ISSUED = {"Open": ("draft",), "Voided": ("void", "voided", "cancelled", "canceled")}
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 _RANGE = re.compile(r"(\d{4}-\d{2}-\d{2})/(\d{4}-\d{2}-\d{2})")
 

@@ -208,6 +208,14 @@ def test_single_invoices_can_be_asked_for_and_their_names_lead_nowhere(erp: Erp,
         export(tmp_path, invoices=[{**key, "invoice_id": "no"}], period=None)
 
 
+def test_what_the_vendor_took_back_is_told(erp: Erp, tmp_path: Path) -> None:
+    head = Invoice("V", currency="EUR", issue_date="2026-10-03", net_amount="1", gross_amount="1", status="Cancelled")
+    load(open_staging(erp), [InvoiceLine(net_amount="1"), head], SALES)
+    result = export(tmp_path, require="nothing")
+    report = Path(result["report"]["uri"].removeprefix("file://")).read_text()
+    assert "V,sales/twotcloud/10001/V.xml,not issued,BT-3,the vendor calls it 'Cancelled'" in report
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

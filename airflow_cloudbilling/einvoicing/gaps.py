@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cloudbilling.einvoicing.defaults import ONE, Defaults
 from airflow_cloudbilling.exact import exact_sum
+from airflow_cloudbilling.model import NOT_ISSUED
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.einvoicing.terms import Draft, Line
 
-MISSING, ASSUMED, BROKEN = "missing", "assumed", "broken rule"
+MISSING, ASSUMED, BROKEN, UNISSUED = "missing", "assumed", "broken rule", "not issued"
 _EXEMPT = {"E", "AE", "K", "G", "O"}  # categories that want a reason (BT-120)
 _OF_BUYER = {"AE", "K"}  # categories that want to know the buyer's VAT identifier
 _ONE = Decimal(1)  # the difference that the norm's own schematron lets pass, since vendors round line by line
@@ -21,7 +22,7 @@ _ONE = Decimal(1)  # the difference that the norm's own schematron lets pass, si
 class Gap(NamedTuple):
     """What an invoice lacks.
 
-    :param kind: ``missing``, ``assumed`` (something else was written), or ``broken rule``.
+    :param kind: ``missing``, ``assumed`` (something else was written), ``broken rule``, or ``not issued``.
     :param term: business term or rule.
     """
 
@@ -71,6 +72,9 @@ def header_gaps(draft: Draft) -> Iterator[Gap]:
         "BT-120": ("no reason for no VAT", bool(categories & _EXEMPT) and not defaults.exemption_reason),
         "BT-95": ("no VAT category of allowances and charges", bool(beside) and len(draft.groups) != 1),
     }
+    status = draft.head["status"]
+    if any((status or "").lower() in words for words in NOT_ISSUED.values()):
+        yield Gap(UNISSUED, "BT-3", f"the vendor calls it {status!r}")
     yield from (Gap(MISSING, term, words) for term, (words, is_so) in lacks.items() if is_so)
 
 

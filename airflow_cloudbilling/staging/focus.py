@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import union_all as all_of
 
+from airflow_cloudbilling.model import NOT_ISSUED
 from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.reading import is_approved, same_invoice
@@ -38,8 +39,6 @@ DIFFERENCE_WORDS = "Difference between the invoice's total and its parts"
 _MEASURES = ("quantity", "unit", "unit_price", "discount", "tax_rate", "tax_amount")
 _MEASURE_NAMES = ("x_Quantity", "x_Unit", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount")
 _GRAIN = {"SubAccountId": "customer_id", "ResourceId": "subscription_id", "SkuId": "item_code"}
-# The vendor's words for what is no obligation (yet, or any more); whatever else an invoice is, it has been issued.
-_STATUSES = {"Open": ("draft",), "Voided": ("void", "voided", "cancelled", "canceled")}
 
 
 class Focus:
@@ -197,7 +196,7 @@ class Focus:
 
     def _status(self) -> Any:
         said = func.lower(self.tables.invoice.c.status)
-        return case(*((said.in_(words), status) for status, words in _STATUSES.items()), else_="Issued")
+        return case(*((said.in_(words), status) for status, words in NOT_ISSUED.items()), else_="Issued")
 
     def _terms(self) -> Any:
         """Return ``Net 30`` for an invoice that is due 30 days after its date."""
