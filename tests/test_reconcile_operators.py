@@ -235,6 +235,23 @@ def test_a_month_that_was_sent_ends_skipped(erp: Erp, asked: list[str]) -> None:
     assert asked == []
 
 
+def test_what_sage_rejected_or_a_person_released_goes_again_with_its_close(erp: Erp, asked: list[str]) -> None:
+    stage(erp, bills([1, 2]))
+    close_id = run()["close_id"]
+    question(close_id).execute_complete({}, answer("Approve", name="A. Controller"))  # type: ignore[typeddict-item]
+    columns = "(upload_id, conn_id, scope, close_id, content_sha256, status)"
+    erp.execute(f"INSERT INTO cloudbilling_upload {columns} VALUES ('u1', 's', 'O', '{close_id}', '0', 'accepted')")
+    key = "provider, account, kind, invoice_id"
+    items = f"INSERT INTO cloudbilling_upload_item (upload_id, {key}, status)"
+    erp.execute(f"{items} SELECT 'u1', {key}, 'accepted' FROM cloudbilling_invoice WHERE invoice_id = 'INV-1'")
+    erp.execute(f"{items} SELECT 'u1', {key}, 'accepted' FROM cloudbilling_invoice WHERE invoice_id = 'INV-2'")
+    with pytest.raises(AirflowSkipException, match="upload u1"):
+        question(close_id).execute({})  # type: ignore[typeddict-item]
+    erp.execute("UPDATE cloudbilling_upload_item SET status = 'rejected' WHERE invoice_id = 'INV-2'")
+    assert question(close_id).execute({})["chosen_options"] == ["Approve"]  # type: ignore[typeddict-item]
+    assert asked == []
+
+
 def test_nobody_approves_what_changed_while_they_thought(erp: Erp, asked: list[str]) -> None:
     stage(erp, bills([1]))
     operator = question(run()["close_id"])

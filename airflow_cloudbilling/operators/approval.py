@@ -20,7 +20,8 @@ class ApproveCloseOperator(ApprovalOperator):
     """Ask a person whether a close may be sent, show what is in it, and write the answer to ``cloudbilling_close``.
 
     Everything else is as of Airflow's ``ApprovalOperator``: "Reject" skips what follows. A close that was approved
-    before is not asked for again; one that Sage has accepted ends this task, and what follows, skipped.
+    before is not asked for again; one that Sage has accepted ends this task, and what follows, skipped, unless some of
+    its invoices may go again: Sage rejected them, or a person released them.
 
     :param staging_conn_id: connection of the staging database.
     :param close_id: the result's ``close_id`` of ``ReconcileInvoicesOperator``.
@@ -49,7 +50,7 @@ class ApproveCloseOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask, unless it is decided already."""
         from airflow_cloudbilling.reconcile.approval import summary_of
-        from airflow_cloudbilling.reconcile.closes import APPROVED, read, uploads_of
+        from airflow_cloudbilling.reconcile.closes import APPROVED, read, unsent, uploads_of
         from airflow_cloudbilling.reconcile.report import question
 
         with failing_for_good():
@@ -57,7 +58,7 @@ class ApproveCloseOperator(ApprovalOperator):
             close = read(staging, self.close_id)
             with staging.engine.connect() as connection:
                 sent = uploads_of(connection, staging.tables, self.close_id, ["accepted"])
-            if sent:
+            if sent and not unsent(staging, sent):
                 raise AirflowSkipException(f"Close {self.close_id} went with upload {sent[0]} already.")
             summary = summary_of(staging, self.close_id)
         if close.status == APPROVED:

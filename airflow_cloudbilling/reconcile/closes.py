@@ -20,7 +20,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.reconcile.arithmetic import Head
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.frozen import FROZEN_STATES
+from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
 from airflow_cloudbilling.staging.ledger import totals_json
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.tables import Tables
@@ -104,6 +104,16 @@ def uploads_of(
     upload = tables.upload
     own = select(upload.c.upload_id).where(upload.c.close_id == close_id, upload.c.status.in_(states))
     return list(connection.scalars(own))
+
+
+def unsent(staging: Staging, uploads: Collection[str]) -> bool:
+    """Whether invoices that stood in these uploads may go again: rejected by Sage, or released."""
+    tables = staging.tables
+    invoice, item = tables.invoice, tables.upload_item.alias()  # is_frozen looks at items by itself
+    same = and_(*(item.c[n] == invoice.c[n] for n in ("provider", "account", "kind", "invoice_id")))
+    own = select(item.c.invoice_id).select_from(invoice.join(item, same)).where(item.c.upload_id.in_([*uploads]))
+    with staging.engine.connect() as connection:
+        return connection.execute(own.where(~is_frozen(tables)).limit(1)).first() is not None
 
 
 def decide(staging: Staging, close_id: str, status: str, by: str) -> Close:
