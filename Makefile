@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-upload bench-limits check clean
+.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-upload bench-limits audit check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -22,7 +22,7 @@ ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connecti
 test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses auto
 
-torture: $(READY) ## run what takes long: kills and copies at every step on every database, memory, the benchmarks in small
+torture: $(READY) ## run what takes long: kills, copies, faults, fuzzing, memory; figures go to benchmarks/results/torture.md
 	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto -m "slow or thorough"
 
 test-airflow: $(READY) ## run the tests that boot a whole Airflow, one after the other
@@ -59,6 +59,17 @@ bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other
 
 bench-limits: $(READY) ## import 500 MB in one answer, 2,000 files, 5,000 pages; BENCH="--parts imports" for one part
 	@$(PY) benchmarks/limits.py $(BENCH)
+
+audit: $(READY) .venv-audit/.ready ## look for weaknesses in the source and in the pinned packages; the SBOM goes to dist/
+	@.venv-audit/bin/bandit --quiet --recursive --configfile pyproject.toml airflow_cloudbilling example_dags
+	@mkdir -p dist && .venv-audit/bin/cyclonedx-py environment $(PY) --pyproject pyproject.toml \
+		--output-reproducible --output-file dist/sbom.cdx.json && echo "dist/sbom.cdx.json lists what is installed"
+	@.venv-audit/bin/pip-audit --strict --requirement $(CONSTRAINTS) --no-deps --disable-pip --progress-spinner off
+
+.venv-audit/.ready: scripts/audit.txt $(READY)
+	@$(PY) -m venv --clear .venv-audit
+	@.venv-audit/bin/python -m pip install -q -r scripts/audit.txt
+	@touch $@
 
 check: $(READY) ## lint, formatting, types and who may import whom
 	$(VENV)/bin/ruff check

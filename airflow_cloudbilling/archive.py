@@ -95,6 +95,25 @@ class Archive:
                 file = self._fs.open(name, "rb", block_size=BLOCK)
         return cast("IO[bytes]", io.BufferedReader(_Checked(file, sha256, self._place.uri(name)), _COPY))
 
+    def find(self, sha256: str) -> str | None:
+        """Return the address of what is kept of a body, or None when it is not here.
+
+        :param sha256: of the body as received.
+        :raises ArchiveError: when the store fails.
+        """
+        name = self._name(sha256)
+        with self._place.failing("cannot be read", name):
+            try:
+                self._fs.info(name)
+            except FileNotFoundError:
+                mark = self._name(sha256, "cleaned")
+                return self.find(self._cleaned_as(sha256)) if self._fs.exists(mark) else None
+        return self._place.uri(name)
+
+    def has(self, address: str) -> bool:
+        """Whether an address, as :meth:`put` returns it, is one of this archive."""
+        return address.startswith(f"{self._place.uri(self._root)}/")
+
     def remove(self, digests: Collection[str], needed: Callable[[set[str]], set[str]]) -> int:
         """Remove bodies; those that are not there are no error.
 

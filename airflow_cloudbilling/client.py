@@ -22,7 +22,7 @@ from airflow_cloudbilling.deadlines import within
 from airflow_cloudbilling.drivers import OnReply, Pages, adrive, drive
 from airflow_cloudbilling.errors import UnavailableError
 from airflow_cloudbilling.pauses import Pauses
-from airflow_cloudbilling.redaction import Secrets, redact
+from airflow_cloudbilling.redaction import Secrets, forgetting, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.shared_token import Store, Token
@@ -92,14 +92,16 @@ class Client:
         :raises VendorError: when there is none.
         """
         try:
-            return self._run(self._exchange(request))
+            with forgetting():
+                return self._run(self._exchange(request))
         finally:
             self._report()
 
     def renew(self) -> None:
         """Fetch a credential now, whatever the one in use is good for; errors as of :meth:`request`."""
         try:
-            self._run(self._credentials.renew())
+            with forgetting():
+                self._run(self._credentials.renew())
         finally:
             self._report()
 
@@ -151,7 +153,8 @@ class Client:
         :raises VendorError: when there is none.
         """
         try:
-            return await self._exchange(request)
+            with forgetting():
+                return await self._exchange(request)
         finally:
             self._report()
 

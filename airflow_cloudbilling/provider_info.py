@@ -18,6 +18,7 @@ _IMPORTING = {  # every vendor with invoices has them: the connection's type dec
         "airflow_cloudbilling.operators.export",
         "airflow_cloudbilling.operators.invoices",
         "airflow_cloudbilling.operators.margin",
+        "airflow_cloudbilling.operators.posting",
         "airflow_cloudbilling.operators.reconcile",
         "airflow_cloudbilling.operators.restage",
         "airflow_cloudbilling.operators.retention",
@@ -41,6 +42,13 @@ _OPTIONS = {
         "example": "my_company.vault.TokenStore",
         "default": "airflow_cloudbilling.hooks.credential_store.VariableStore",
     },
+    "staging_conn_ids": {
+        "description": "Connections of the staging databases that the page in Airflow's UI shows, with commas between.",
+        "version_added": "0.1.0",
+        "type": "string",
+        "example": "erp_staging,erp_staging_uk",
+        "default": "erp_staging",
+    },
 }
 _STANDARD_FIELDS = ("host", "login", "password")
 
@@ -58,7 +66,12 @@ def get_provider_info() -> dict[str, Any]:
             for source in SOURCES.values()
         ],
         **{group: list(_modules(group)) for group in _IMPORTING},
-        "extra-links": ["airflow_cloudbilling.operators.sage_upload.SageResultLink"],
+        "extra-links": [
+            "airflow_cloudbilling.operators.page_link.PageLink",
+            "airflow_cloudbilling.operators.sage_upload.SageResultLink",
+        ],
+        "notifications": ["airflow_cloudbilling.notifications.findings.FindingsNotifier"],
+        "cli": ["airflow_cloudbilling.cli.definition.get_cli_commands"],
         "config": {"cloudbilling": {"description": "What is set for the whole of Airflow.", "options": _OPTIONS}},
         "asset-uris": [
             {

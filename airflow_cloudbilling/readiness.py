@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.model import Document, Invoice, Period, Portion
+from airflow_cloudbilling.model import Document, Invoice, Invoices, Period, Portion
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Ahead, Ask, Conversation, Item, Reply, Request, Source
 
@@ -62,7 +62,7 @@ class Readiness:
         for asked, portion in enumerate(portions, 1):
             ask = replace(self._ask, kind=portion.kind, account=portion.account)
             invoices = self._source.ready(ask, self._settings)
-            with_some += bool((yield from _requests_until(invoices, (Invoice, Document))))
+            with_some += bool((yield from _requests_until(invoices, (Invoice, Invoices, Document))))
             self.ready = with_some > 0 if self._expect == "any" else with_some == len(portions)
             if self.ready or (self._expect == "all" and with_some < asked):
                 break

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.fields import CHECKS, COMMON_FIELDS, PASTED, Field, has_control_characters
-from airflow_cloudbilling.urls import base_url
+from airflow_cloudbilling.urls import base_url, is_loopback
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.source import Source
@@ -132,15 +132,16 @@ def settings_from(
     for name, check in CHECKS.items():
         options[name] = _guarded(conn_id, name, check, options[name])
     insecure = options["allow_insecure_http"]
+    base = _guarded(conn_id, "host", lambda text: base_url(text, port, schema, insecure), host or "")
     return Settings(
         conn_id=conn_id,
         conn_type=conn_type,
-        base_url=_guarded(conn_id, "host", lambda text: base_url(text, port, schema, insecure), host or ""),
+        base_url=base,
         login=login or "",
         password=password or "",
         options=MappingProxyType(options),
         secrets=_secrets(password, [options[f.name] for f in fields if f.secret], options["proxy"]),
-        warnings=tuple(_unknown(conn_id, given, [f.name for f in fields])),
+        warnings=(*_unknown(conn_id, given, [f.name for f in fields]), *_in_clear(conn_id, base)),
     )
 
 
@@ -184,6 +185,12 @@ def _unknown(conn_id: str, given: Mapping[str, Any], known: list[str]) -> Iterab
         near = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
         yield f"Connection {conn_id!r}: unknown key {name!r} in extra is ignored; {hint}"
+
+
+def _in_clear(conn_id: str, base: str) -> Iterable[str]:
+    parts = urlsplit(base)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        yield f"Connection {conn_id!r}: credentials go to {base} in clear text, since allow_insecure_http is set."
 
 
 def _secrets(password: str | None, fields: list[Any], proxy: str | None) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from airflow_cloudbilling.model import (
     Finding,
     Invoice,
     InvoiceLine,
+    Invoices,
     Notice,
     Outside,
     Period,
@@ -162,6 +163,7 @@ Item = (
     InvoiceLine
     | list[InvoiceLine]
     | Invoice
+    | Invoices
     | Reject
     | Outside
     | Stated
@@ -175,10 +177,12 @@ Conversation = Generator[Request | Ahead | Item, Reply | None, None]
 
 
 def singly(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield each item by itself; conversations yield an invoice's lines some hundred at a time."""
+    """Yield each item by itself; conversations yield lines, or whole invoices, some hundred at a time."""
     for item in items:
         if isinstance(item, list):
             yield from item
+        elif isinstance(item, Invoices):
+            yield from singly(item.singly())
         else:
             yield item
 

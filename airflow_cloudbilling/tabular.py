@@ -14,6 +14,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.exact import canonical
 
 _BATCH = 10_000  # rows of one row group
+_PART = 500  # rows of a CSV file that are held at once
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a text that begins so for a formula
 FORMATS = ("csv", "parquet")
 
@@ -48,16 +49,31 @@ def writer(format_: str) -> Callable[[IO[bytes], Sequence[Column], Iterable[Mapp
 
 def write_csv(file: IO[bytes], columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> int:
     """Write UTF-8 with a header line; nothing is an empty field, and no text is a formula to a spreadsheet."""
-    text = io.TextIOWrapper(file, "utf-8", newline="", write_through=False)
+    count = 0
+
+    def counted() -> Iterator[Mapping[str, Any]]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
+    for part in csv_parts(columns, counted()):
+        file.write(part)
+    return count
+
+
+def csv_parts(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:
+    """Yield what :func:`write_csv` writes, some hundred rows at a time, as they are read."""
+    text = io.StringIO(newline="")
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow([column.name for column in columns])
-    count = 0
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         lines.writerow([_cell(row[column.name], column.type) for column in columns])
-        count += 1
-    text.flush()
-    text.detach()
-    return count
+        if number % _PART == 0:
+            yield text.getvalue().encode()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue().encode()
 
 
 def harmless(text: str) -> str:

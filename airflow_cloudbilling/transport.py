@@ -90,7 +90,7 @@ class Transport:
         text = clean(redact(str(error), self._secrets))
         if "CERTIFICATE_VERIFY_FAILED" in text:
             shown = redact(target(request, self.settings).shown, self._secrets)
-            message = f"the certificate of {shown} is not trusted ({text}); give the path of a CA bundle that signs it."
+            message = f"the certificate of {shown} is not trusted ({text}); {_mends(text)}"
             raise ConfigurationError(message, conn_id=self.settings.conn_id, field="verify") from None
         if isinstance(error, httpx.TimeoutException):
             return f"{type(error).__name__}: nothing came for {self.settings.timeout:g} s"
@@ -187,6 +187,14 @@ class Transport:
 
     def _refused(self, message: str, url: str) -> RefusedError:
         return RefusedError(message, conn_id=self.settings.conn_id, url=url)
+
+
+def _mends(text: str) -> str:
+    if "expired" in text or "not yet valid" in text:
+        return "whoever runs that server must renew it, unless this machine's clock is wrong."
+    if "mismatch" in text:
+        return "it is another host's: look at the host, and at who answers there."
+    return "give the path of a CA bundle that signs it."
 
 
 def _pool(settings: Settings) -> httpx.AsyncClient:

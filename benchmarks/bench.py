@@ -56,11 +56,13 @@ def main() -> int:
     for name, why in absent.items():
         tell(f"Left out: {name}: {why}")
     with tempfile.TemporaryDirectory(prefix="cloudbilling-bench-") as folder:
-        found = Run(options, Path(folder), absent).all()
-    found |= {"machine": machine_of(found), "absent": absent, "pages": options.pages, "rounds": options.rounds}
-    print(table(found))
+        found = {**Run(options, Path(folder), absent).all(), "absent": absent, "pages": options.pages}
     output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
+    if options.add:
+        found = _beside(json.loads((output / "bench.json").read_text()), found)
+    found |= {"machine": machine_of(found)}
+    print(table(found))
     (output / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
     (output / "bench.md").write_text(markdown(found))
     _draw(found, output / "bench.svg")
@@ -181,6 +183,20 @@ class Run:
         return check(bench.engine, own, truth)._asdict()
 
 
+def _beside(earlier: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was found together with what an earlier run of as many pages found of other cases."""
+    if earlier["pages"] != found["pages"]:
+        raise SystemExit(f"The earlier results are of {earlier['pages']} pages; give --pages or leave --add out.")
+    again = set(map(_case_of, found["results"]))
+    kept = [one for one in earlier["results"] if _case_of(one) not in again]
+    both = {name: {**earlier[name], **found[name]} for name in ("served_bytes", "servers", "absent")}
+    return {**found, **both, "results": kept + found["results"]}
+
+
+def _case_of(one: Result) -> tuple[Any, ...]:
+    return tuple(one[name] for name in ("vendor", "database", "latency", "scenario", "contender"))
+
+
 def summed(ones: list[Result]) -> Result:
     """Return the median of the rounds, how far they lie apart, and the worst of what must be right."""
     if failed := next((one["failed"] for one in ones if one["failed"]), ""):
@@ -192,6 +208,7 @@ def summed(ones: list[Result]) -> Result:
     }
     return {
         "failed": "",
+        "rounds": len(ones),
         "seconds": round(middle, 3),
         "fastest": round(min(seconds), 3),
         "slowest": round(max(seconds), 3),
@@ -258,6 +275,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--latencies", nargs="+", type=float, default=[0, 50, 100], help="ms [0 50 100]")
     parser.add_argument("--pages", type=int, default=500, help="of 100 invoices with 5 lines each [500]")
     parser.add_argument("--rounds", type=int, default=3, help="[3]")
+    parser.add_argument("--add", action="store_true", help="keep what the output folder has of other cases")
     parser.add_argument("--connections", type=int, default=8, help="of this package's Airflow connection [8]")
     parser.add_argument("--count-statements", action="store_true", help="count statements too, which costs time")
     parser.add_argument("--output", default=str(HERE / "results"), help="folder of bench.json, bench.md and bench.svg")

@@ -85,10 +85,11 @@ def _about(found: dict[str, Any]) -> str:
     )
     base = f" ({bases[0] / 1e6:.0f} MB)" if bases else ""
     invoices = found["pages"] * 100
-    rounds = f"{found['rounds']} rounds that took turns" if found["rounds"] > 1 else "one round"
+    rounds = sorted({one["rounds"] for one in found["results"] if not one["failed"]})
+    medians = f"{' or '.join(map(str, rounds))} {'rounds that took turns' if rounds[-1:] > [1] else 'round'}"
     return (
         f"{invoices:,} invoices with {invoices * 5:,} lines in {found['pages']} pages of JSON ({served}) from a server "
-        f"whose answers are ready bytes; seconds are the median of {rounds} (fastest–slowest), from the first request "
+        f"whose answers are ready bytes; seconds are the median of {medians} (fastest–slowest), from the first request "
         f"to the commit. Sums are the database's own, by currency; WRONG means that they are not the vendor's to the "
         f"last digit, so that the time does not count. CPU is the task's, without the database's; the log is the whole "
         f"server's. Memory counts above a bare task{base}, a process that imported airflow.sdk and ran an operator "

@@ -1,7 +1,8 @@
 """Import the months of a year that has passed, a mapped task each, and any of them again on its own.
 
 Copy it into your DAG folder, change the names, and run it by hand with the last month. With Airflow 3.3 whatever waits
-for a month, such as the month's close, then starts for each of them.
+for a month, such as the month's close, then starts for each of them; with 3.2 nothing does. Airflow's own backfills are
+another way: they run the DAGs of the imports themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import airflow.sdk
 from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
@@ -49,8 +51,8 @@ with DAG(
     doc_md="""
 ### Backfill
 
-A month that fails keeps no other from being staged: clear its mapped task alone. What is staged already is not written
-again.
+A month that fails keeps no other from being staged: *report* names it and fails; clear its mapped task with what comes
+after it. What is staged already is not written again.
 """,
 ):
 
@@ -60,14 +62,25 @@ again.
         return [Period.parse(last).shifted(-back).key for back in range(int(count) - 1, -1, -1)]
 
     @task(trigger_rule="all_done")
-    def report(*staged: Any) -> None:
-        """Log what each month came to; a month that failed has no result."""
-        for s in (s for of_months in staged for result in of_months if result for s in result["slices"]):
-            gross = ", ".join(f"{currency} {sums['gross'] or '?'}" for currency, sums in s["totals"].items())
-            log.info("%s %s %s: %s invoices, %s", s["provider"], s["kind"], s["period"], s["invoices"], gross)
+    def report(periods: Any, *staged: Any) -> None:
+        """Log what each month came to, and fail, and so the run, when one has no result."""
+        if not periods:
+            raise AirflowFailException("Nothing was staged, since the task months failed; its log says why.")
+        missing = []
+        for (conn_id, kind), of_months in zip(IMPORTS, staged, strict=True):
+            slices = [s for result in of_months if result for s in result["slices"]]
+            for s in slices:
+                gross = ", ".join(f"{currency} {sums['gross'] or '?'}" for currency, sums in s["totals"].items())
+                log.info("%s %s %s: %s invoices, %s", s["provider"], s["kind"], s["period"], s["invoices"], gross)
+            there = {Period.parse(s["period"]).key for s in slices}
+            missing += [f"{conn_id} {kind} {period}" for period in periods if period not in there]
+        if missing:
+            words = f"{len(missing)} months have no result: {', '.join(missing)}. The logs of their tasks say why."
+            raise AirflowFailException(words)
 
     periods = months(LAST, "{{ params.count }}")
     report(
+        periods,
         *(
             StageInvoicesOperator.partial(
                 task_id=f"stage_{conn_id}_{kind}",
@@ -81,5 +94,5 @@ again.
             .expand(period=periods)
             .output
             for conn_id, kind in IMPORTS
-        )
+        ),
     )

@@ -65,6 +65,7 @@ def show_ui(sandbox: Sandbox) -> int:
 Airflow's UI:  http://127.0.0.1:{port}    user admin, password admin
     Dags → {DAG_ID}: the scheduled run of the last full month starts by itself
         Trigger imports any month again; leave it empty for the last full one
+    Cloud billing: what is staged, once that run is through
     Admin → Connections: the vendors' forms and their Test buttons
 Staging:       {shown(STAGING)}
 Log:           {shown(LOG)}

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import figures
 import pytest
 import staged
 
@@ -87,6 +88,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for kind, variable in staged.SERVERS.items():
         if kind not in staged.NAMED:
             terminalreporter.write_line(f"Left out: every check on {kind}. Name a server in {variable} to run them.")
+    if "CLOUDBILLING_TEST_THOROUGH" in os.environ:
+        figures.write(terminalreporter.getreports("passed"))
 
 
 def pytest_unconfigure() -> None:
@@ -96,10 +99,10 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what kills step by step on a database server to ``make torture``."""
+    """Leave to ``make torture`` what takes long on a database server, and what is many tests on each of them."""
     for item in items:
         on_server = getattr(item, "callspec", None) and item.callspec.params.get("erp", "sqlite") != "sqlite"
-        if on_server and item.get_closest_marker("thorough"):
+        if on_server and any(map(item.get_closest_marker, ("thorough", "each_database"))):
             item.add_marker(pytest.mark.slow)
 
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 _RUN = """
-    import multiprocessing, sys
+    import multiprocessing, os, sys, threading, time
 
     def waiting(start, *args):
         start.wait()
@@ -17,6 +17,9 @@ _RUN = """
     count, *rest = sys.argv[1:]
     context = multiprocessing.get_context("fork")
     start = context.Barrier(int(count))
+    # a joined thread may still hold OpenSSL's locks on its way out, and a process that is forked then has them for good
+    while len(os.listdir("/proc/self/task")) > threading.active_count():
+        time.sleep(0.001)
     processes = [context.Process(target=waiting, args=(start, *rest)) for _ in range(int(count))]
     for process in processes:
         process.start()
@@ -35,5 +38,5 @@ def forked(count: int, program: str, *args: object) -> list[int]:
     script = textwrap.dedent(program) + textwrap.dedent(_RUN)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."])}
     command = [sys.executable, "-c", script, str(count), *map(str, args)]
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
     return [int(code) for code in done.stdout.splitlines()[-1].split()]

@@ -20,17 +20,12 @@ import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 from urllib.parse import quote_plus
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificates import Authority
 from tiny import KEY, Answer, Tiny, pages, serving, tiny_settings
 
 from airflow_cloudbilling.client import Client
@@ -590,41 +585,15 @@ def test_cookies_are_not_kept() -> None:
 # TLS and proxies
 
 
-class OwnCa(NamedTuple):
-    """A certificate authority of the test's own: its bundle, and the context of a server that it vouches for."""
-
-    bundle: Path
-    context: ssl.SSLContext
-
-
 @pytest.fixture(scope="module")
-def own_ca(tmp_path_factory: pytest.TempPathFactory) -> OwnCa:
-    folder = tmp_path_factory.mktemp("ca")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Test CA")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    bundle, private = folder / "ca.pem", folder / "key.pem"
-    bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(bundle, private)
-    return OwnCa(bundle, context)
+def own_ca(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
-def test_an_own_ca_is_trusted_by_verify_and_a_stranger_is_explained(own_ca: Any) -> None:
-    with serving(statuses(200), tls=own_ca.context) as server:
+def test_an_own_ca_is_trusted_by_verify_and_a_stranger_is_explained(own_ca: Authority) -> None:
+    with serving(statuses(200), tls=own_ca.vouches().context) as server:
         host = server.url.replace("http:", "https:")
-        assert fetch(host, verify=str(own_ca.bundle)) == b"fine"
+        assert fetch(host, verify=own_ca.bundle) == b"fine"
         with pytest.raises(ConfigurationError, match="not trusted") as caught:
             fetch(host)
         assert (caught.value.conn_id, caught.value.field) == ("tiny_default", "verify")
@@ -633,7 +602,7 @@ def test_an_own_ca_is_trusted_by_verify_and_a_stranger_is_explained(own_ca: Any)
 
 @pytest.mark.parametrize("own", [True, False])
 def test_certificates_are_read_beside_the_loop_and_once(
-    own_ca: Any, monkeypatch: pytest.MonkeyPatch, own: bool
+    own_ca: Authority, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
     threads, real = list[threading.Thread](), ssl.create_default_context
 
@@ -642,7 +611,7 @@ def test_certificates_are_read_beside_the_loop_and_once(
         return real(*args, **more)
 
     async def run(host: str) -> None:
-        async with client(host, **({"verify": str(own_ca.bundle)} if own else {})) as opened:
+        async with client(host, **({"verify": own_ca.bundle} if own else {})) as opened:
             for reply in await asyncio.gather(*(opened.arequest(GET) for _ in range(5))):
                 reply.body.close()
 

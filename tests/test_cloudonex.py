@@ -447,8 +447,9 @@ def test_an_odd_kind_of_discount_is_no_percentage(odd: dict[str, Any]) -> None:
     record = {"id": 1, "date": "2026-10-05", "currency_iso_code": "EUR", "total": "9", "items": [line]}
     conversation = SOURCE.invoices(Ask("sales", OCTOBER), settings())
     reply = reply_to(asked(conversation), json.dumps({"success": True, "data": [record]}).encode())
-    (found,) = conversation.send(reply)  # type: ignore[misc]
-    assert found.discount == "1"
+    line, _ = singly([conversation.send(reply)])  # type: ignore[list-item]
+    assert isinstance(line, InvoiceLine)
+    assert line.discount == "1"
 
 
 @pytest.mark.parametrize("odd", [{"invoicenum": ["1"]}, {"cn": {"a": 1}}])

@@ -192,7 +192,7 @@ def peak_of(growing: Path, megabytes: float) -> int:
     tracemalloc.start()
     try:
         found = chain([conversation.send(Reply(request, "", 200, {}, body, 0, ""))], conversation)
-        lines = sum(len(item) for item in found if isinstance(item, list))
+        lines = sum(isinstance(item, InvoiceLine) for item in singly(found))
         assert lines >= records
         return tracemalloc.get_traced_memory()[1]
     finally:

@@ -177,6 +177,27 @@ def test_a_year_is_backfilled_month_by_month_each_under_its_own_partition(vendor
     assert [result["new"] for result in again["stage_twotcloud_default_sales"]] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        ("return [Period", "raise ValueError('no such month')\n        return [Period", "the task months failed"),
+        ('("twotcloud_default", "sales")', '("absent", "sales")', "2 months have no result: absent sales 20"),
+    ],
+)
+def test_a_backfill_of_which_something_failed_fails_and_says_what(
+    vendor, staging, dags_folder, capsys, wrong, right, said
+):
+    from airflow.dag_processing.dagbag import DagBag
+
+    text = (EXAMPLES / "backfill_year.py").read_text()
+    assert wrong in text
+    (dags_folder / "backfill.py").write_text(text.replace(wrong, right).replace("minutes=10", "seconds=0"))
+    (dag,) = DagBag(dags_folder / "backfill.py").dags.values()
+    run = dag.test(run_conf={"last": vendor.months[-1], "count": 2})
+    assert run.state == "failed"
+    assert said in capsys.readouterr().out
+
+
 def test_the_margin_of_a_month_is_reported(vendor, staging, run_dag, tmp_path, monkeypatch):
     month = vendor.months[-1]
     monkeypatch.setenv("AIRFLOW_VAR_CLOUDBILLING_REPORTS", str(tmp_path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.staging.explain import explain, in_words
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
+from airflow_cloudbilling.staging.retention import Retention
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -29,7 +31,7 @@ def test_a_figure_leads_to_its_archived_body(vendor: Any, erp: Erp, tmp_path: Pa
     folder, month = str(tmp_path / "raw"), vendor.months[-1]
     loaded = stage(month, archive=folder)["slices"][0]
     key = key_of(erp)
-    found = explain(open_staging(erp), key, 1, archive=folder)
+    found = explain(open_staging(erp), key, 1, Archive(folder))
     assert json.loads(json.dumps(found)) == found  # plain data, and money is text
     assert {name: found["invoice"][name] for name in key} == key
     assert found["line"]["line_number"] == 1
@@ -37,12 +39,39 @@ def test_a_figure_leads_to_its_archived_body(vendor: Any, erp: Erp, tmp_path: Pa
     (request,) = found["requests"]
     assert "/v2/invoices?startDate=" in request["url"]
     assert request["sha256"] == found["body"]["sha256"] == found["invoice"]["source_sha256"]
-    assert Path(found["body"]["uri"]).exists()
+    assert Path(found["body"]["uri"].removeprefix("file://")).exists()
     assert key["invoice_id"].encode() in Archive(folder).open(found["body"]["sha256"]).read()
     assert found["slices"] == [loaded["period"]]
     words = in_words(found)
     for said in (key["invoice_id"], found["invoice"]["gross_amount"], loaded["load_id"], request["url"], "SHA-256"):
         assert said in words
+
+
+def test_no_address_is_told_where_nothing_lies(vendor: Any, erp: Erp, tmp_path: Path) -> None:
+    month = vendor.months[0]
+    stage(month, archive=str(tmp_path / "raw"))
+    key, staging = key_of(erp), open_staging(erp)
+
+    def body(folder: str) -> tuple[Any, str]:
+        found = explain(staging, key, archive=Archive(str(tmp_path / folder)))
+        return found["body"]["kept"], in_words(found)
+
+    assert body("raw")[0] == "yes"
+    kept, words = body("elsewhere")
+    assert (kept, "not in this archive" in words) == ("no", True)
+    Retention(staging, date(2100, 1, 1), include_open=True).run(Archive(str(tmp_path / "raw")))
+    kept, words = body("raw")
+    assert (kept, "erased from the archive by retention" in words) == ("erased", True)
+
+
+def test_what_an_archive_keeps_without_secrets_is_found(cloudbilling_sandbox: Any, erp: Erp, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    for name, value in cloudbilling_sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    stage(cloudbilling_sandbox.months[0], conn_id="cloudonex_default", kind="sales", archive=str(tmp_path))
+    body = explain(open_staging(erp), key_of(erp), archive=Archive(str(tmp_path)))["body"]
+    assert body["sha256"] not in body["uri"]  # it lies under the hash of what is kept
+    assert Path(body["uri"].removeprefix("file://")).exists()
 
 
 def test_the_task_run_is_named_and_all_that_hangs_on_the_invoice(erp: Erp) -> None:

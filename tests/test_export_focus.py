@@ -15,7 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from importing import stage
 from pyarrow import parquet
-from staged import NAMED, OCTOBER, Erp, load, open_staging
+from staged import NAMED, OCTOBER, Erp, invoice, load, open_staging
 from test_focus import specimens
 
 from airflow_cloudbilling.errors import ArchiveError, StagingError
@@ -51,9 +51,12 @@ def by_currency(rows: list[dict[str, str]]) -> dict[str, Decimal]:
 
 def staged_sums(erp: Erp, where: str) -> dict[str, Decimal]:
     sums: dict[str, Decimal] = defaultdict(Decimal)
-    query = f"SELECT currency, gross_amount, net_amount, rounding_amount FROM cloudbilling_invoice WHERE {where}"
-    for currency, gross, net, rounding in erp.query(query):
-        sums[currency] = exact_sum(sums[currency], Decimal(gross or net or 0), Decimal(rounding or 0))
+    names = "payable_amount, gross_amount, net_amount, paid_amount, rounding_amount"
+    for currency, payable, gross, net, paid, rounding in erp.query(
+        f"SELECT currency, {names} FROM cloudbilling_invoice WHERE {where}"
+    ):
+        due = exact_sum(Decimal(gross or net or 0), -Decimal(paid or 0), Decimal(rounding or 0))
+        sums[currency] = exact_sum(sums[currency], due if payable is None else Decimal(payable))
     return dict(sums)
 
 
@@ -91,6 +94,35 @@ def test_the_whole_of_a_vendor_adds_up(vendor: Any, erp: Erp, tmp_path: Path) ->
     assert both == {c: totals["purchase"].get(c, 0) + totals["sales"].get(c, 0) for c in both}
 
 
+@pytest.mark.parametrize(
+    ("provider", "kinds"),
+    [("orange_cloudstore", ["purchase"]), ("cloudonex", ["purchase", "sales"]), ("store365", ["purchase"])],
+)
+def test_so_does_the_whole_of_every_other(
+    cloudbilling_sandbox: Any,
+    erp: Erp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    provider: str,
+    kinds: list[str],
+) -> None:
+    for name, value in cloudbilling_sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    month = cloudbilling_sandbox.months[-1]
+    for kind in kinds:
+        stage(month, conn_id=f"{provider}_default", kind=kind)
+        result = export(tmp_path, period=month, kind=kind)
+        truth = {c: one.gross for c, one in cloudbilling_sandbox.truth(provider, kind, month).items()}
+        assert by_currency(csv_rows(result)) == truth == staged_sums(erp, f"kind = '{kind}'")
+
+
+def test_an_invoice_without_a_currency_is_told(erp: Erp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load(open_staging(erp), [*invoice(1, currency=None), *invoice(2)])
+    result = export(tmp_path)
+    assert (result["without_currency"], result["totals"]) == (1, {"": "12.1", "EUR": "12.1"})
+    assert "1 invoices name no currency" in capsys.readouterr().out
+
+
 def test_an_invoice_whose_lines_have_no_amount_counts_as_a_whole(erp: Erp, tmp_path: Path) -> None:
     line = InvoiceLine(quantity="1", description="Seat")
     more = [Invoice("B", currency="EUR", tax_amount="0", gross_amount="7")]
@@ -104,9 +136,11 @@ def test_an_invoice_whose_lines_have_no_amount_counts_as_a_whole(erp: Erp, tmp_p
 def test_lines_that_do_not_add_up_get_a_row_for_the_rest(erp: Erp, tmp_path: Path) -> None:
     load(open_staging(erp), specimens())
     rows = csv_rows(export(tmp_path))
-    (rest,) = [row for row in rows if row["InvoiceDetailId"].endswith("/difference")]
+    rest, paid = [row for row in rows if row["InvoiceDetailId"].endswith("/difference")]
     assert (rest["x_InvoiceId"], rest["BilledCost"], rest["ChargeCategory"]) == ("INV-4", "0.02", "Adjustment")
+    assert (paid["x_InvoiceId"], paid["BilledCost"], paid["x_PayableAmount"]) == ("INV-9", "-3", "0")
     assert rest["x_Quantity"] == rest["x_LineNumber"] == ""
+    assert rest["x_InvoiceStatus"] == "Void"
     ids = [(row["InvoiceIssuerName"], row["InvoiceId"], row["InvoiceDetailId"]) for row in rows]
     assert len(set(ids)) == len(ids)
 
@@ -192,7 +226,13 @@ def test_periods_are_told_with_their_issuers(erp: Erp, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [({"format": "xlsx"}, "neither 'csv' nor"), ({"kind": "usage"}, "neither purchase nor sales")]
+    ("wrong", "said"),
+    [
+        ({"format": "xlsx"}, "neither 'csv' nor"),
+        ({"kind": "usage"}, "neither purchase nor sales"),
+        ({"destination": ""}, "destination.*is empty; name a folder"),  # which would be where the worker stands
+        ({"destination": "None"}, "destination.*is empty; name a folder"),
+    ],
 )
 def test_a_wrong_argument_is_named(staging: Path, tmp_path: Path, wrong: dict[str, str], said: str) -> None:
     with pytest.raises(AirflowFailException, match=said):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -200,8 +201,8 @@ def test_single_invoices_can_be_asked_for_and_their_names_lead_nowhere(erp: Erp,
     evil = "../../etc/passwd"
     load(open_staging(erp), [line("1", "1"), Invoice(evil, net_amount="1", gross_amount="1", **HEAD)], SALES)
     key = {"provider": "twotcloud", "account": "10001", "kind": "sales", "invoice_id": evil}
-    result = export(tmp_path / "out", invoices=[key], period=None)
-    assert result["invoices"] == 1
+    for keys in ([key], json.dumps([key])):  # which a template may have made of it
+        assert export(tmp_path / "out", invoices=keys, period=None)["invoices"] == 1
     (path,) = (tmp_path / "out").rglob("*.xml")
     assert re.fullmatch(r"[0-9a-f]{64}\.xml", path.name)
     with pytest.raises(AirflowFailException, match="is not staged"):
@@ -226,6 +227,10 @@ def test_what_the_vendor_took_back_is_told(erp: Erp, tmp_path: Path) -> None:
         ({"defaults": {"units": ["seat"]}}, "defaults.units': is list, no mapping"),
         ({"kind": "sale"}, "'sale' is none of sales, purchase, consolidated"),
         ({"require": "everything"}, "none of written, complete, nothing"),
+        ({"destination": ""}, "destination.*is empty; name a folder"),
+        ({"invoices": ""}, "'' is no list of keys, each of provider, account, kind, invoice_id"),
+        ({"invoices": []}, r"\[\] is no list of keys"),
+        ({"invoices": "[{'provider': 'x'}]"}, "needs render_template_as_native_obj"),
     ],
 )
 def test_a_wrong_argument_is_named(staging: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
@@ -247,6 +252,30 @@ def test_a_month_of_the_vendor_is_valid(
             assert violated(body) == [], name
     assert {what for _, what, _, _ in gaps(result)} <= {"broken rule", "assumed"}
     assert result["complete"] > 0
+
+
+def test_vat_that_only_its_rate_tells_is_assumed(erp: Erp, tmp_path: Path) -> None:
+    lines = [line("1", "100"), line("2", "10", tax_rate="9")]
+    load(open_staging(erp), [*lines, Invoice("CI-1", net_amount="110", gross_amount="131.9", **HEAD)], SALES)
+    assert sorted(gap[1:] for gap in gaps(export(tmp_path))) == [
+        ("assumed", "BT-117", "no VAT amount of 21 %; written as 21.00, which the rate makes of 100"),
+        ("assumed", "BT-117", "no VAT amount of 9 %; written as 0.90, which the rate makes of 10"),
+    ]
+
+
+def test_a_number_that_nobody_can_read_is_refused(erp: Erp, tmp_path: Path) -> None:
+    head = Invoice("CI-1", invoice_number="\x01\x02", net_amount="1", tax_amount="0.21", gross_amount="1.21", **HEAD)
+    load(open_staging(erp), [line("1", "1"), head], SALES)
+    with pytest.raises(AirflowFailException, match="CI-1: not written BT-1 no readable invoice number"):
+        export(tmp_path)
+    assert written(tmp_path) == {}
+
+
+def test_names_that_nobody_can_read_are_missing(erp: Erp, tmp_path: Path) -> None:
+    head = Invoice("CI-1", net_amount="1", tax_amount="0.21", gross_amount="1.21", **{**HEAD, "buyer_name": "\x01"})
+    load(open_staging(erp), [line("\x02", "1", description="\x03 "), head], SALES)
+    assert {gap[2] for gap in gaps(export(tmp_path))} == {"BT-44", "BT-153"}
+    assert xml_check_xsd(written(tmp_path)["CI-1"])
 
 
 def test_control_characters_do_not_spoil_the_file() -> None:

@@ -15,6 +15,10 @@ from staged import Erp, invoice, invoices, load, of, open_staging, rows
 
 from airflow_cloudbilling.exact import exact_sum
 from airflow_cloudbilling.model import Invoice, InvoiceLine
+from airflow_cloudbilling.reconcile.approval import approve, reject
+from airflow_cloudbilling.reconcile.month import Scope, reconcile
+
+pytestmark = pytest.mark.each_database
 
 Row = dict[str, Any]
 BIG = "12345678901234567890123456.123456789012"
@@ -49,6 +53,10 @@ def specimens() -> Iterator[Any]:
     yield InvoiceLine(net_amount="10.00")
     yield Invoice("INV-4", net_amount="10.01", tax_amount="2.1", gross_amount="12.12", currency="EUR", status="Void")
     yield Invoice("INV-5", net_amount="7", tax_amount="1", gross_amount="8", currency="JPY", status="draft")
+    yield Invoice("INV-9", net_amount="3", gross_amount="3", payable_amount="0", currency="EUR")  # what was paid unsaid
+    yield InvoiceLine(net_amount="5")
+    yield Invoice("INV-10", document_type="credit_note", net_amount="5", tax_amount="1", gross_amount="6", sign=-1,
+                  paid_amount="2", currency="EUR")  # fmt: skip
     yield InvoiceLine(net_amount=BIG)
     yield Invoice("INV-6", net_amount=BIG, gross_amount=BIG, currency="USD", totals_origin="computed")
 
@@ -134,35 +142,54 @@ def test_a_credit_note_is_negative_and_names_what_it_adjusts(filled: Erp) -> Non
     assert credit["1"]["PaymentTerms"] == "As on the invoice"
 
 
+def test_a_credit_note_that_names_an_id_refers_to_that_invoices_number(erp: Erp) -> None:
+    staging = open_staging(erp)
+    credit = {"document_type": "credit_note", "gross_amount": "-1", "net_amount": "-1", "currency": "EUR"}
+    load(staging, [*invoice(1, lines=1, invoice_number="N-1"), InvoiceLine(net_amount="-1"),
+                   Invoice("C-1", preceding_invoice="INV-1", **credit), InvoiceLine(net_amount="-1"),
+                   Invoice("C-2", preceding_invoice="OLD", **credit)])  # fmt: skip
+    found = {row["InvoiceId"]: row["ReferenceInvoiceId"] for row in detail(erp)}
+    assert found == {"N-1": "N-1", "C-1": "N-1", "C-2": "OLD"}  # the vendor's word, though it is not staged
+
+
 def test_what_an_invoice_says_beside_its_lines_is_there(filled: Erp) -> None:
     found = by_part(filled, "INV-3")
     assert {part: Decimal(row["BilledCost"]) for part, row in found.items()} == {
-        "1": 100, "allowance": -10, "charge": 5, "rounding": Decimal("-0.005"), "paid": 0,
+        "1": 100, "allowance": -10, "charge": 5, "rounding": Decimal("-0.005"), "paid": -50,
     }  # fmt: skip
-    assert Decimal(found["paid"]["x_PaidAmount"]) == 50
+    assert {part: row["x_PaidAmount"] and Decimal(row["x_PaidAmount"]) for part, row in found.items()} == {
+        "1": None, "allowance": None, "charge": None, "rounding": None, "paid": 50,
+    }  # fmt: skip
+    assert {Decimal(row["x_PayableAmount"]) for row in found.values()} == {Decimal("44.995")}
     assert [by_part(filled, i)["tax"]["InvoiceIssueStatus"] for i in ("INV-1", "INV-4", "INV-5")] == [
         "Issued",
         "Voided",
         "Open",
     ]
+    assert {row["x_InvoiceStatus"] for row in by_part(filled, "INV-4").values()} == {"Void"}  # as the vendor says it
     assert {p: Decimal(r["BilledCost"]) for p, r in by_part(filled, "INV-5").items()} == {"total": 7, "tax": 1}
 
 
-def test_rows_add_up_to_what_is_to_be_paid(filled: Erp) -> None:
+def test_rows_add_up_to_the_amount_due(filled: Erp) -> None:
     sums: dict[str, Decimal] = defaultdict(Decimal)
-    paid: dict[str, Decimal] = defaultdict(Decimal)
     found = detail(filled)
     for row in found:
         sums[row["x_InvoiceId"]] = exact_sum(sums[row["x_InvoiceId"]], Decimal(row["BilledCost"]))
-        paid[row["x_InvoiceId"]] += Decimal(row["x_PaidAmount"] or 0)
-    columns = "invoice_id, gross_amount, rounding_amount, payable_amount"
-    for invoice_id, gross, rounding, payable in rows(filled, "invoice", columns, "kind IN ('purchase', 'sales')"):
-        off = Decimal("0.02") if filled.kind == "sqlite" and invoice_id == "INV-4" else 0  # the export adds that row
-        assert sums[invoice_id] + off == Decimal(gross) + Decimal(rounding or 0)
-        if payable is not None:
-            assert sums[invoice_id] - paid[invoice_id] == Decimal(payable)
-    assert sums["INV-6"] == Decimal(BIG)
+    columns = "invoice_id, payable_amount, gross_amount, paid_amount, rounding_amount"
+    staged = rows(filled, "invoice", columns, "kind IN ('purchase', 'sales')")
+    assert {name: amount for name, *amounts in staged for amount in amounts[:1] if amount} == {
+        "INV-3": "44.995", "INV-9": "0",
+    }  # fmt: skip
+    for invoice_id, payable, gross, paid, rounding in staged:
+        due = exact_sum(Decimal(gross), -Decimal(paid or 0), Decimal(rounding or 0)) if payable is None else payable
+        assert exact_sum(sums[invoice_id], lacking(filled, invoice_id)) == Decimal(due)
+    assert (sums["INV-6"], sums["INV-10"]) == (Decimal(BIG), -4)
     assert {row["x_Kind"] for row in found} == {"purchase", "sales"}  # usage and consolidated would count twice
+
+
+def lacking(erp: Erp, invoice_id: str) -> Decimal:
+    """Return what SQLite's view lacks of an invoice, since sums are floats there; files have it."""
+    return Decimal({"INV-4": "0.02", "INV-9": "-3"}.get(invoice_id, 0) if erp.kind == "sqlite" else 0)
 
 
 def test_what_lines_lack_of_the_total_is_an_adjustment(filled: Erp) -> None:
@@ -170,8 +197,8 @@ def test_what_lines_lack_of_the_total_is_an_adjustment(filled: Erp) -> None:
     if filled.kind == "sqlite":
         assert different == []
         return
-    (row,) = different
-    assert (row["x_InvoiceId"], row["ChargeCategory"], row["BilledCost"]) == ("INV-4", "Adjustment", Decimal("0.02"))
+    told = sorted((row["x_InvoiceId"], row["ChargeCategory"], row["BilledCost"]) for row in different)
+    assert told == [("INV-4", "Adjustment", Decimal("0.02")), ("INV-9", "Adjustment", Decimal(-3))]
 
 
 def test_an_issuer_without_a_name_goes_by_what_is_known(filled: Erp) -> None:
@@ -200,10 +227,12 @@ def test_a_period_is_open_until_its_close_is_approved(filled: Erp) -> None:
 
     issuers = {"Seller B.V.", "twotcloud", "10001"}
     assert statuses() == dict.fromkeys(issuers, "Open")
-    filled.execute(
-        "INSERT INTO cloudbilling_close (close_id, period, sha256, status, approved_at)"
-        " VALUES ('c', '2026-10-01/2026-11-01', 'x', 'approved', '2026-11-05 10:00:00')"
-    )
+    staging = open_staging(filled)
+    close_id = reconcile(staging, Scope(of("2026-10").period)).close.close_id
+    assert statuses() == dict.fromkeys(issuers, "Open")
+    approve(staging, close_id, "Jo")
     assert statuses() == dict.fromkeys(issuers, "Closed")
-    filled.execute("UPDATE cloudbilling_close SET status = 'rejected'")
+    load(staging, invoice(99, seller_name="Seller B.V."), of("2026-10")._replace(account="new"))
+    assert statuses() == {**dict.fromkeys(issuers, "Closed"), "Seller B.V.": "Open"}
+    reject(staging, close_id, "Jo")
     assert statuses() == dict.fromkeys(issuers, "Open")

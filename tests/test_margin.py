@@ -18,6 +18,8 @@ from airflow_cloudbilling.exact import exact_sum
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period
 from airflow_cloudbilling.operators.margin import MarginReportOperator
 
+pytestmark = pytest.mark.each_database
+
 SALES = OCTOBER._replace(kind="sales")
 BIG = "12345678901234567890123456.000000000001"
 
@@ -88,6 +90,7 @@ def test_every_line_counts_once_in_its_own_currency(erp: Erp, tmp_path: Path) ->
 def test_what_costs_money_is_named(erp: Erp, tmp_path: Path) -> None:
     fill(erp)
     result = report(destination=str(tmp_path))
+    assert result["not_issued"] == 0
     assert result["states"] == {"matched": 7, "currencies differ": 2, "bought only": 2, "sold only": 2}
     assert result["below_cost"] == 1  # 'low'; the credits of 'back' mirror a profit
     assert result["totals"]["GBP"]["margin"] == "0"
@@ -128,6 +131,19 @@ def test_a_credit_note_is_no_invoices_partner(erp: Erp) -> None:
     expected = {"purchase": "10", "sales": "12", "margin": "2", "bought_only": "-10"}
     assert {name: result["totals"]["EUR"][name] for name in expected} == expected
     assert result["states"] == {"matched": 1, "bought only": 1}
+
+
+def test_what_nobody_owes_counts_and_is_told(erp: Erp, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    staging = open_staging(erp)
+    *lines, bought = bill("P1", line("10", "a"), line("1", "b"))
+    load(staging, [*lines, bought._replace(status="Draft"), *bill("P2", line("3", "c"))])
+    *lines, sold = bill("S1", line("12", "a"))
+    load(staging, [*lines, sold._replace(status="Cancelled")], SALES)
+    result = report(destination=str(tmp_path))
+    assert (result["not_issued"], result["totals"]["EUR"]["margin"]) == (2, "2")
+    words = "2 of the invoices are drafts, or the vendor cancelled them; their lines count here all the same."
+    assert words in Path(result["report"]["uri"].removeprefix("file://")).read_text()
+    assert words in capsys.readouterr().out
 
 
 def test_keys_compare_by_byte(erp: Erp) -> None:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 from staged import Erp, open_staging
 from test_example_dags import EXAMPLES
-from uploading import close, stage, upload
+from uploading import SALES, close, stage, upload
 
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.reconcile.approval import approve
+from airflow_cloudbilling.reconcile.month import Scope, reconcile
 from airflow_cloudbilling.reconcile.sent import sent
 from airflow_cloudbilling.sandbox.sage import Sage
 
@@ -50,6 +53,25 @@ def test_a_month_is_sent_when_an_upload_of_its_close_is_on_its_way(erp: Erp, sag
     assert "3 staged sales invoices did not go with it" in told
     assert sent(staging, OCTOBER.shifted(-1), "sales") == ""
     assert "did not go" not in sent(staging, OCTOBER, "purchase")
+
+
+def test_a_month_of_which_nothing_is_to_be_sent_is_closed_when_it_is_approved(erp: Erp, sage: Sage) -> None:
+    bought = SALES._replace(kind="purchase")
+    staging = stage(erp, slice_=bought)
+    close_id = reconcile(staging, Scope(OCTOBER)).close.close_id
+    approve(staging, close_id, "Jo")
+    with pytest.raises(AirflowFailException, match="has no sales invoices, it has purchase"):
+        upload(close_id=close_id, period=None)  # nobody looked for any: perhaps another kind is meant
+    stage(erp, [], slice_=SALES)
+    assert sent(staging, OCTOBER, "sales") == ""
+    assert reconcile(staging, Scope(OCTOBER)).close.close_id == close_id
+    assert upload(close_id=close_id, period=None)["status"] == "empty"
+    assert (
+        sent(staging, OCTOBER, "sales") == "2026-10 was closed: Jo approved it, and no sales invoices were to be sent."
+    )
+    stage(erp)
+    assert sent(staging, OCTOBER, "sales") == ""
+    assert sage.uploads == {}
 
 
 def test_a_run_for_a_month_that_was_sent_skips_all(

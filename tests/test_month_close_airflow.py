@@ -207,6 +207,11 @@ def test_a_month_is_closed_once_whatever_comes_when(closing: Closing) -> None:
         closing.imports(month, [vendor])
     (rejected,) = until(lambda: closing.closes(month))
     closing.asked(rejected)
+    closing.imports(month)  # the same again, while a person is asked
+    _, second = until(lambda: len(found := closing.closes(month)) == 2 and found)
+    assert closing.ended("month_close", second) == "success"
+    assert closing.states(second)["approve"] == closing.states(second)["upload"] == "skipped"
+    assert f"is asked for in run '{rejected}' already" in closing.told(second, "approve")
     closing.answer(rejected, "Reject")
     assert closing.ended("month_close", rejected) == "success"
     assert {"approve": "success", "upload": "skipped", "report": "skipped"}.items() <= closing.states(rejected).items()
@@ -214,7 +219,7 @@ def test_a_month_is_closed_once_whatever_comes_when(closing: Closing) -> None:
     assert rows(closing.erp, "close", "status, approved_by", own) == [("rejected", "admin")]
 
     closing.imports(month)
-    _, approved = until(lambda: len(found := closing.closes(month)) == 2 and found)
+    *_, approved = until(lambda: len(found := closing.closes(month)) == 3 and found)
     closing.asked(approved)
     closing.answer(approved, "Approve")
     assert closing.ended("month_close", approved) == "success"
@@ -224,7 +229,7 @@ def test_a_month_is_closed_once_whatever_comes_when(closing: Closing) -> None:
 
     closing.sandbox.change("add", kind="sales", month=month)
     closing.imports(month)
-    *_, again = until(lambda: len(found := closing.closes(month)) == 3 and found)
+    *_, again = until(lambda: len(found := closing.closes(month)) == 4 and found)
     assert closing.ended("month_close", again) == "success"
     assert closing.states(again) == {
         "not_sent_yet": "success",

@@ -167,6 +167,14 @@ def test_records_are_changed_and_deleted(shop: Server) -> None:
     assert [(seen.command, seen.path) for seen in shop.seen] == [("PUT", "/things/7"), ("DELETE", "/things/7")]
 
 
+@pytest.mark.parametrize("operator", [api.GetRecordOperator, api.DeleteRecordOperator])
+@pytest.mark.parametrize("record_id", ["", "None"])
+def test_an_id_that_rendered_empty_is_not_all_records(shop: Server, operator: Any, record_id: str) -> None:
+    with pytest.raises(AirflowFailException, match=r"record_id.*is empty; name the record by its id"):
+        run(operator, **THINGS, record_id=record_id)
+    assert shop.seen == []
+
+
 def test_what_a_vendor_lacks_is_told(vendor: Any) -> None:
     with pytest.raises(AirflowFailException, match=r"2tCloud has no resource 'customers' to update; it has GET /v2/in"):
         run(api.UpdateRecordOperator, **CUSTOMERS, record_id="1", data={})
@@ -256,6 +264,11 @@ def test_a_file_is_kept_whole_with_what_is_known_of_it(shop: Server, tmp_path: P
     }
     assert (tmp_path / "7/Invoice 7.csv").read_bytes() == PDF
     assert [path.name for path in (tmp_path / "7").iterdir()] == ["Invoice 7.csv"]
+
+
+def test_a_file_needs_a_place(shop: Server) -> None:
+    with pytest.raises(AirflowFailException, match=r"destination.*is empty; name a folder"):
+        run(api.DownloadFileOperator, **THINGS, record_id="7", destination="")
 
 
 @pytest.mark.parametrize("record_id", ["../../etc", "..", "a/b", "a\0b", "/tmp/x"])

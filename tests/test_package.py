@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tarfile
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -31,9 +34,22 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     (wheel,) = built.glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert {Path(name).parts[0] for name in held} == {"airflow_cloudbilling"}
-    sources = (ROOT / "airflow_cloudbilling").rglob("*.py")
-    assert {str(file.relative_to(ROOT)) for file in sources} | {"airflow_cloudbilling/py.typed"} == held
+    sources = [file for file in (ROOT / "airflow_cloudbilling").rglob("*.*") if file.suffix != ".pyc"]
+    assert {str(file.relative_to(ROOT)) for file in sources} == held
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_same_source_gives_the_same_wheel_byte_for_byte(built, tmp_path):
+    kept = ("airflow_cloudbilling", "pyproject.toml", "README.md", "LICENSE", ".gitignore")
+    for name in kept:  # elsewhere and of another time; the first one was built from the source archive
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        (tmp_path / "source").mkdir(exist_ok=True)
+        copy(ROOT / name, tmp_path / "source" / name)
+        os.utime(tmp_path / "source" / name, (1e9, 1e9))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path, tmp_path / "source"]
+    subprocess.run(command, check=True)
+    (first,), (second,) = built.glob("*.whl"), tmp_path.glob("*.whl")
+    assert sha256(first.read_bytes()).hexdigest() == sha256(second.read_bytes()).hexdigest()
 
 
 def test_the_source_archive_holds_what_tests_and_demo_need(built):

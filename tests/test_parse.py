@@ -267,7 +267,7 @@ def events(body: str | bytes, content_type: str | None = None, dribble: bool = F
     """
     data = body.encode() if isinstance(body, str) else body
     found: list[tuple[Any, ...]] = []
-    for kind, level, members, leaves, raws, _ in read(Dribble(data) if dribble else Halves(data), content_type, SHAPE):
+    for kind, level, members, leaves, raws, *_ in read(Dribble(data) if dribble else Halves(data), content_type, SHAPE):
         if kind in ("open", "close"):
             found.append((kind, level, "", None, ""))
         found += [("member", level, name, value, raws[name]) for name, value in members.items()]

@@ -27,8 +27,8 @@ def keys(*numbers: int) -> list[InvoiceKey]:
 
 
 def mark(**arguments: Any) -> dict[str, int]:
-    operator = MarkPostedOperator(task_id="mark", staging_conn_id="erp_staging", reference="FI-2026-10", **arguments)
-    return operator.execute({})
+    arguments = {"staging_conn_id": "erp_staging", "reference": "FI-2026-10", **arguments}
+    return MarkPostedOperator(task_id="mark", **arguments).execute({})
 
 
 def test_a_period_is_marked_once(staging: Staging, erp: Erp) -> None:
@@ -53,6 +53,9 @@ def test_invoices_are_named_by_their_key(staging: Staging, erp: Erp) -> None:
         ({}, "either invoices or a period"),
         ({"period": "2026-10", "invoices": [{}]}, "either invoices or a period"),
         ({"invoices": [{"invoice_id": "INV-1"}]}, "provider, account, kind, invoice_id"),
+        ({"invoices": ""}, "'' is no list of keys"),
+        ({"period": "2026-01"}, "nothing is staged of 2026-01"),
+        ({"period": "2026-10", "reference": ""}, "reference.*is empty"),
         ({"invoices": [[*OCTOBER[:3], "INV-1"], [*OCTOBER[:3], "INV-77"]]}, "INV-77"),
     ],
 )

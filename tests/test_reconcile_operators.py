@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from months import bill, bills, found, stage
 from staged import OCTOBER, Erp, rows
 
+from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators import approval
 from airflow_cloudbilling.operators.approval import ApproveCloseOperator
 from airflow_cloudbilling.operators.deciding import AcceptFindingOperator, ReleaseInvoicesOperator
@@ -24,10 +25,22 @@ KEY = dict(zip(("provider", "account", "kind", "invoice_id"), (*OCTOBER[:3], "IN
 
 
 class Task:
-    """A task instance, as far as the operators look at it."""
+    """A task instance, as far as the operators look at it.
 
-    def __init__(self) -> None:
+    :param states: of the tasks that ask, by run.
+    """
+
+    dag_id, task_id, map_index = "dag", "approve", -1
+
+    def __init__(self, run_id: str = "run-1", states: dict[str, str] | None = None) -> None:
+        self.run_id = run_id
+        self.states = states or {}
         self.xcoms: dict[str, Any] = {}
+
+    def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, dict[str, str]]:
+        """Return what Airflow knows of tasks."""
+        assert (dag_id, task_ids) == (self.dag_id, [self.task_id])
+        return {run_id: {self.task_id: self.states[run_id]} for run_id in run_ids if run_id in self.states}
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep a value."""
@@ -94,7 +107,7 @@ def test_arguments_may_be_templates(erp: Erp) -> None:
     expected = json.dumps([{"provider": "store365", "account": "1", "kind": "purchase"}])
     assert run(expected=expected, fail_on="never")["findings"]["error"] == 1
     assert run(expected="None", drift_threshold="", report="", providers="")["findings"]["error"] == 0
-    assert run(providers="store365, cloudonex")["totals"] == {}
+    assert run(providers="store365, cloudonex", fail_on="never")["totals"] == {}
     month = SimpleNamespace(partition_key="2026-10")
     operator = ReconcileInvoicesOperator(task_id="reconcile", staging_conn_id="erp_staging")
     assert operator.execute({"dag_run": month})["period"] == "2026-10-01/2026-11-01"  # type: ignore[typeddict-item]
@@ -147,6 +160,9 @@ def test_findings_are_accepted_by_who_started_the_run(erp: Erp) -> None:
         ({"findings": ["f"], "period": "2026-10", "rule": "BR-CO-15"}, "either findings, or"),
         ({"period": "2026-10"}, "either findings, or"),
         ({"findings": "F-9"}, "no finding 'F-9'"),
+        ({"period": "2026-10", "rule": "BR-CO-99"}, "2026-10 has no finding of the rule 'BR-CO-99'"),
+        ({"findings": ""}, "is empty; name them by their ids"),
+        ({"findings": []}, "is empty; name them by their ids"),
         ({"findings": "F-9", "reason": " "}, "say why"),
         ({"findings": "F-9", "context": {}}, "say who decides"),
     ],
@@ -216,6 +232,19 @@ def test_a_person_is_asked_and_the_answer_is_kept(erp: Erp, asked: list[str]) ->
     assert len(asked) == 2
 
 
+def test_silence_never_approves_and_may_reject(erp: Erp, asked: list[str]) -> None:
+    stage(erp, bills([1]))
+    own = {"task_id": "approve", "staging_conn_id": "erp_staging", "close_id": run()["close_id"]}
+    for defaults in ("Approve", ["Approve"]):
+        with pytest.raises(ConfigurationError, match="would let a timeout approve"):
+            ApproveCloseOperator(**own, defaults=defaults)
+    with pytest.raises(AirflowFailException, match="approved by nobody"):
+        question(own["close_id"]).execute_complete({}, answer("Approve"))  # type: ignore[typeddict-item]
+    assert rows(erp, "close", "status") == [("open",)]
+    ApproveCloseOperator(**own, defaults="Reject").execute_complete({}, answer("Reject"))  # type: ignore[typeddict-item]
+    assert rows(erp, "close", "status, approved_by") == [("rejected", "nobody in time, by default")]
+
+
 def test_a_rejection_is_kept_and_asked_again(erp: Erp, asked: list[str]) -> None:
     stage(erp, bills([1]))
     close_id = run()["close_id"]
@@ -223,6 +252,22 @@ def test_a_rejection_is_kept_and_asked_again(erp: Erp, asked: list[str]) -> None
     assert rows(erp, "close", "status, approved_by") == [("rejected", "7")]
     question(close_id).execute({})  # type: ignore[typeddict-item]
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("state", ["deferred", "awaiting_input", "running", "up_for_retry"])
+def test_two_runs_do_not_ask_the_same_at_once(erp: Erp, asked: list[str], state: str) -> None:
+    stage(erp, bills([1]))
+    close_id = run()["close_id"]
+    states = {"run-1": state}
+    for _ in range(2):  # a try of its own asks again
+        question(close_id).execute({"ti": Task("run-1", states)})  # type: ignore[typeddict-item]
+    assert len(asked) == 4
+    with pytest.raises(AirflowSkipException, match="asked for in run 'run-1' already"):
+        question(close_id).execute({"ti": Task("run-2", states)})  # type: ignore[typeddict-item]
+    for number, ended in enumerate(("failed", "skipped", "success"), 2):
+        ti = Task(f"run-{number}", {f"run-{number - 1}": ended})
+        question(close_id).execute({"ti": ti})  # type: ignore[typeddict-item]
+    assert len(asked) == 10
 
 
 def test_a_month_that_was_sent_ends_skipped(erp: Erp, asked: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from importing import stage
-from staged import OCTOBER, Erp, dump, load, open_staging, rows
+from staged import OCTOBER, Erp, document, dump, load, open_staging, rows
 
 from airflow_cloudbilling.archive import Archive
 from airflow_cloudbilling.errors import ArchiveError
@@ -18,7 +18,8 @@ from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
 from airflow_cloudbilling.operators.restage import RestageInvoicesOperator
 from airflow_cloudbilling.operators.retention import ApplyRetentionOperator
-from airflow_cloudbilling.reconcile.approval import approve
+from airflow_cloudbilling.reconcile.approval import approve, reject
+from airflow_cloudbilling.staging.findings import accept, open_ones
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
 LATER = datetime(2028, 11, 20, tzinfo=timezone.utc)
@@ -62,7 +63,7 @@ STAYING_OF_LINES = "invoice_id, net_amount, description, customer_id"
 def test_old_and_closed_is_erased_and_figures_stay(erp: Erp) -> None:
     fill(erp)
     before = rows(erp, "invoice", STAYING), rows(erp, "invoice_line", STAYING_OF_LINES)
-    expected = {"invoices": 1, "lines": 1, "revisions": 0, "rejects": 0, "bodies": 0, "kept": 1}
+    expected = {"invoices": 1, "lines": 1, "revisions": 0, "rejects": 0, "bodies": 0, "elsewhere": 0, "kept": 1}
     assert apply(dry_run=True) == {"before": "2026-11-01", "dry_run": True, **expected}
     assert personal(erp) == {"INV-1", "INV-2", "INV-3"}
     assert apply() == {"before": "2026-11-01", "dry_run": False, **expected}
@@ -87,22 +88,41 @@ def test_what_is_not_closed_goes_when_told_and_what_is_under_way_at_sage_never(e
     assert personal(erp) == {"INV-3"}
 
 
+def close(**scope: Any) -> str:
+    """Reconcile October, and return the close."""
+    arguments: dict[str, Any] = {"staging_conn_id": "erp_staging", "period": "2026-10", "fail_on": "never", **scope}
+    found: str = ReconcileInvoicesOperator(task_id="reconcile", **arguments).execute({})["close_id"]
+    return found
+
+
 def test_an_approved_close_closes_a_month(erp: Erp) -> None:
-    fill(erp)
-    erp.execute("INSERT INTO cloudbilling_close (close_id, period, sha256, status, approved_at)"
-                " VALUES ('c', '2026-10-01/2026-11-01', 'x', 'rejected', '2026-11-05 10:00:00')")  # fmt: skip
+    staging = fill(erp)
+    close_id = close()
     assert apply()["kept"] == 1
-    erp.execute("UPDATE cloudbilling_close SET status = 'approved'")
+    approve(staging, close_id, "Jo")
+    reject(staging, close_id, "Jo")
+    assert apply()["kept"] == 1
+    approve(staging, close_id, "Jo")
     assert apply()["kept"] == 0
     assert personal(erp) == {"INV-3"}
+
+
+def test_a_close_of_some_vendors_closes_the_month_for_these_and_their_usage(erp: Erp) -> None:
+    staging = fill(erp)
+    load(staging, bill(7), OCTOBER._replace(kind="usage"))
+    load(staging, bill(8), OCTOBER._replace(provider="store365"))
+    load(staging, bill(9), OCTOBER._replace(provider="store365", kind="usage"))
+    approve(staging, close(providers=["twotcloud"]), "Jo")
+    assert apply()["kept"] == 2
+    assert personal(erp) == {"INV-3", "INV-8", "INV-9"}
+    approve(staging, close(providers="store365"), "Jo")
+    assert apply()["kept"] == 0
 
 
 def test_what_came_or_changed_after_a_month_was_reconciled_is_not_in_its_close(erp: Erp) -> None:
     staging = open_staging(erp)
     load(staging, [*bill(1), *bill(2)])
-    reconcile: dict[str, Any] = {"staging_conn_id": "erp_staging", "period": "2026-10", "fail_on": "never"}
-    close = ReconcileInvoicesOperator(task_id="reconcile", **reconcile).execute({})
-    approve(staging, close["close_id"], "Jo")
+    approve(staging, close(), "Jo")
     load(staging, [*bill(1), *bill(2, net="11"), *bill(3)])
     assert apply(dry_run=True)["kept"] == apply()["kept"] == 2
     assert personal(erp) == {"INV-2", "INV-3"}
@@ -139,6 +159,15 @@ def test_revisions_and_rejects_go_too(erp: Erp) -> None:
     for table in ("invoice_revision", "invoice_line_revision", "reject"):
         assert rows(erp, table, "raw") == [(None,)]
     assert rows(erp, "invoice_revision", "buyer_name, gross_amount") == [(None, "12")]
+
+
+def test_what_a_person_has_yet_to_decide_about_stays(erp: Erp) -> None:
+    staging = fill(erp)
+    load(staging, [*bill(1, "12"), *bill(2)])  # 1 is posted
+    assert apply()["kept"] == 2
+    assert rows(erp, "invoice_revision", "buyer_name, raw") == [("Zoë d'Arc", '{"a": "Zoë"}')]
+    accept(staging, open_ones(staging, Period.parse("2026-10"), "changed-after-posting"), "Jo", "a credit note follows")
+    assert (apply()["revisions"], personal(erp)) == (2, {"INV-2", "INV-3"})
 
 
 def test_thousands_go_batch_by_batch(erp: Erp) -> None:
@@ -183,6 +212,36 @@ def test_bodies_go_when_nothing_else_needs_them(vendor: Any, erp: Erp, tmp_path:
     replay = RestageInvoicesOperator(task_id="again", period=first, kind="purchase", **again)
     with pytest.raises(AirflowFailException, match=r"recorded no answer that is still kept: retention"):
         replay.execute({})
+
+
+def test_a_mistyped_archive_forgets_nothing_of_the_right_one(vendor: Any, erp: Erp, tmp_path: Path) -> None:
+    folder, month = tmp_path / "raw", vendor.months[0]
+    stage(month, archive=str(folder))
+    now = datetime.fromisoformat(f"{vendor.months[-1]}-20T00:00:00+00:00")
+    request = rows(erp, "request", "sha256, request_key")
+    arguments: dict[str, Any] = {"months": 1, "now": now, "include_open": True}
+    wrong = apply(**arguments, archive=str(tmp_path / "row"))
+    assert (wrong["bodies"], wrong["elsewhere"]) == (0, 1)
+    assert rows(erp, "request", "sha256, request_key") == request
+    right = apply(**arguments, archive=str(folder))
+    assert (right["bodies"], right["elsewhere"]) == (1, 0)
+    assert {key for _, key in rows(erp, "request", "sha256, request_key")} == {None}
+
+
+def test_a_file_says_in_which_archive_it_is(erp: Erp, tmp_path: Path) -> None:
+    file = document("D-1", "INV-1")
+    with open_staging(erp).load(OCTOBER) as one:
+        for item in [*bill(1), file]:
+            one.add(item)
+        one.exchanged("https://vendor.example/D-1", 200, file.sha256)
+        one.answered("GET", "{}", "0" * 64)
+        one.archived(file.sha256, (tmp_path / "other" / "x.gz").as_uri())
+        one.commit()
+    arguments: dict[str, Any] = {"include_open": True, "months": 1}
+    assert apply(archive=str(tmp_path / "one"), **arguments)["elsewhere"] == 1
+    assert rows(erp, "document", "uri IS NULL") == rows(erp, "request", "request_key IS NULL") == [(0,)]
+    assert apply(archive=str(tmp_path / "other"), **arguments)["elsewhere"] == 0  # where it is no more
+    assert rows(erp, "document", "uri IS NULL") == rows(erp, "request", "request_key IS NULL") == [(1,)]
 
 
 def test_a_body_that_an_open_invoice_came_in_stays(vendor: Any, staging: Path, tmp_path: Path) -> None:

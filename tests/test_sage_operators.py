@@ -224,6 +224,21 @@ def test_a_download_that_breaks_off_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        (operators.SageTrackUploadOperator, {"tracking_id": ""}),
+        (operators.SageDownloadScopeOperator, {"scope": " ", "staging_conn_id": "erp_staging"}),
+    ],
+)
+def test_what_rendered_empty_is_named_before_anything_is_asked(
+    vendor: Sandbox, sage: Sage, staging: Path, operator: Any, arguments: dict[str, str]
+) -> None:
+    with pytest.raises(AirflowFailException, match=rf"{next(iter(arguments))}.*is empty"):
+        run(operator, conn_id=CONN_ID, **arguments)
+    assert vendor.requests == []
+
+
 # What Sage is not
 
 

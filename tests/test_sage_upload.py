@@ -17,10 +17,14 @@ from uploading import SALES, Task, close, items, ledger, operator, seen_once, st
 
 from airflow_cloudbilling.errors import MalformedReplyError, UnavailableError
 from airflow_cloudbilling.operators import sage_sending
+from airflow_cloudbilling.reconcile.approval import approve
+from airflow_cloudbilling.reconcile.month import Scope, reconcile
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
+from airflow_cloudbilling.staging.uploads import Uploads
+from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 from airflow_cloudbilling.staging.uploads_sending import sending
 
 RETRY = Task(try_number=2)
@@ -348,6 +352,8 @@ def test_a_person_may_say_that_it_was_not_sent(erp: Erp, vendor: Sandbox, sage: 
         ({"source": "x", "close_id": "y"}, "either a file or which invoices"),
         ({"source": "/nowhere/orders.json", "period": None}, "orders.json cannot be read"),
         ({"close_id": "C-9"}, "there is no close 'C-9'"),
+        ({"close_id": ""}, "close_id.*is empty"),  # rendered so, it is no leave to send the whole month
+        ({"source": "None"}, "source.*is empty"),
         ({"scope": "Invoices"}, "have no mapping to the scope 'Invoices'"),
         ({"period": "2026-13"}, "is not a month"),
     ],
@@ -525,6 +531,32 @@ def test_a_second_close_of_a_month_sends_what_came_since_the_first(erp: Erp, sag
     assert (first["records"], second["records"]) == (3, 2)
     assert set(sage.records) == {f"INV-{n}" for n in range(5)}
     assert upload(Task("run-3"), close_id="C-1", period=None) == second
+
+
+def test_a_close_that_sage_took_in_part_goes_on_after_one_of_the_rest_was_posted_by_hand(erp: Erp, sage: Sage) -> None:
+    staging, month = stage(erp), Scope(SALES.period)
+    close_id = reconcile(staging, month).close.close_id
+    own = {"period": None, "close_id": close_id}
+    approve(staging, close_id, "A. Controller")
+    sage.rejects = {"INV-1", "INV-2"}
+    first = upload(fail_on_rejected_records=False, **own)
+    assert (first["accepted"], first["rejected"]) == (3, 2)
+    assert reconcile(staging, month).close.status == "approved"
+    Posting(staging).mark([InvoiceKey(*SALES[:3], "INV-1")], "typed in")
+    sage.rejects = set()
+    with pytest.raises(AirflowFailException, match="1 were posted meanwhile"):
+        upload(Task("run-2"), **own)
+    again = reconcile(staging, month).close
+    assert (again.close_id, again.status) == (close_id, "open")  # who approved it did not know
+    approve(staging, close_id, "B. Controller")
+    second = upload(Task("run-3"), **own)
+    assert (second["records"], second["accepted"]) == (1, 1)
+    with Uploads(staging).reading() as connection:  # each knows its own, the other was posted before
+        survey = Selection(staging, "sales", approved=approved(staging, close_id)).survey(connection)
+    assert survey == (0, 5, {first["upload_id"]: 3, second["upload_id"]: 1}, 1)
+    assert upload(Task("run-4"), **own)["upload_id"] in survey.uploads
+    assert dict(sage.records) == {"INV-0": 1, "INV-1": 1, "INV-2": 2, "INV-3": 1, "INV-4": 1}
+    assert reconcile(staging, month).close.status == "approved"
 
 
 # Secrets

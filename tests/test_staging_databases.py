@@ -22,6 +22,8 @@ from test_staging_kill import BEFORE, THOROUGH, after
 from airflow_cloudbilling.errors import ConfigurationError, StagingError
 from airflow_cloudbilling.model import Finding, Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+from airflow_cloudbilling.reconcile.approval import approve
+from airflow_cloudbilling.reconcile.month import Scope, reconcile
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.staging.create import ddl
 from airflow_cloudbilling.staging.engine import Database, engine_for
@@ -223,6 +225,30 @@ def test_a_schema_without_scopes_gets_their_tables(erp: Erp) -> None:
     assert shape(erp) == was
     assert dump(erp) == before
     assert rows(erp, "schema_version", "version") == [(SCHEMA_VERSION,)]
+
+
+@pytest.mark.bare
+def test_a_schema_whose_closes_are_texts_gets_them_as_rows(erp: Erp) -> None:
+    staging = open_staging(erp)
+    load(staging, invoices(["ö-4", 1, 2], currency="EUR"))
+    load(staging, [], OCTOBER._replace(kind="sales"))
+    close = approve(staging, reconcile(staging, Scope(OCTOBER.period)).close.close_id, "A. Controller")
+    before, was = (rows(erp, "close_invoice"), rows(erp, "close_slice")), shape(erp)
+    erp.execute("DROP VIEW cloudbilling_focus_billing_period")
+    members = json.dumps([list(row[1:]) for row in before[0]])
+    for change in (
+        "ALTER TABLE cloudbilling_close ADD COLUMN invoices TEXT",
+        f"UPDATE cloudbilling_close SET invoices = '{members}'".replace("\\", "\\\\" if erp.kind == "mysql" else "\\"),
+        "ALTER TABLE cloudbilling_close DROP COLUMN reconciled_at",
+        "DROP TABLE cloudbilling_close_invoice",
+        "DROP TABLE cloudbilling_close_slice",
+        "UPDATE cloudbilling_schema_version SET version = 6",
+    ):
+        erp.execute(change)
+    staging = open_staging(erp)
+    assert shape(erp) == was
+    assert (rows(erp, "close_invoice"), rows(erp, "close_slice")) == before
+    assert reconcile(staging, Scope(OCTOBER.period)).close == close
 
 
 def shape(erp: Erp) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from airflow_cloudbilling.model import Finding, Slice
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Staging
 
+Record = Callable[[str, object], None]
 BEFORE = range(30)
 THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
 COPIES = 100 if THOROUGH else 10
@@ -82,7 +84,9 @@ def second_load(erp: Erp, slice_: Slice, kill_at: int | None = None) -> int:
 
 
 @pytest.mark.thorough
-def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(erp: Erp) -> None:
+def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right(
+    erp: Erp, record_property: Record
+) -> None:
     staging = open_staging(erp)
     load(staging, invoices(BEFORE), OCTOBER._replace(account="whole"))
     old = dump(erp, with_load=False, account="whole")
@@ -102,6 +106,49 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
         assert dump(erp, with_load=False, account=account) == new
         assert set(statuses(erp, account)) <= {"committed", "abandoned"}
     assert seen == {False, True}
+    record_property("kills", steps)
+
+
+def always_looking(erp: Erp, allowed: set[tuple[int, int]]) -> int:
+    """Start a process that reads without end, and ends by itself only when it sees anything else than is allowed."""
+    count = "SELECT COUNT(*), (SELECT COUNT(*) FROM cloudbilling_invoice_line) FROM cloudbilling_invoice"
+
+    def look() -> None:
+        while set(erp.query(count)) <= allowed:
+            pass
+
+    return in_child(look)
+
+
+@pytest.mark.slow
+def test_a_load_killed_at_a_random_moment_leaves_no_half_slice_and_the_retry_ends_right(
+    erp: Erp, record_property: Record
+) -> None:
+    staging, draw = open_staging(erp), random.Random(1)
+    states, lasted = [], 0.0
+    for items in (invoices(BEFORE), after()):
+        began = time.monotonic()
+        load(staging, items, allow_removals=True)
+        lasted = time.monotonic() - began
+        states.append(dump(erp, with_load=False))
+    load(staging, invoices(BEFORE), allow_removals=True)
+    reader = always_looking(erp, {(len(state["invoice"]), len(state["invoice_line"])) for state in states})
+    moments, died = (600 if erp.kind == "sqlite" else 200), 0
+    for n in range(moments):
+        pid = in_child(lambda n=n: load(open_staging(erp), after(), run=Run("dag", "task", "run", n, 1)))
+        time.sleep(draw.uniform(0, 1.5 * lasted))
+        os.kill(pid, signal.SIGKILL)
+        died += ended_by(pid) == signal.SIGKILL
+        assert dump(erp, with_load=False) in states, n
+        load(staging, after(), run=Run("dag", "task", "run", n, 2))
+        assert dump(erp, with_load=False) == states[1], n
+        load(staging, invoices(BEFORE), allow_removals=True)
+    assert os.waitpid(reader, os.WNOHANG) == (0, 0), "the reader saw half a slice"
+    os.kill(reader, signal.SIGKILL)
+    os.waitpid(reader, 0)
+    assert set(statuses(erp)) <= {"committed", "abandoned"}
+    record_property("random moments", moments)
+    record_property("processes killed while they ran", died)
 
 
 @pytest.mark.bare
@@ -114,7 +161,7 @@ def test_a_killed_creation_of_the_tables_is_finished_by_the_next(erp: Erp, kill_
 
 
 @pytest.mark.thorough
-def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp) -> None:
+def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp, record_property: Record) -> None:
     for n in range(COPIES):
         own = OCTOBER._replace(account=str(n))
         pids = [in_child(lambda s=own: load(open_staging(erp), invoices(BEFORE), s)) for _ in range(2)]
@@ -122,6 +169,7 @@ def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp) -> None:
         left = dump(erp, account=str(n))
         assert (len(left["invoice"]), len(left["invoice_line"])) == (len(BEFORE), 2 * len(BEFORE))
         assert sorted(statuses(erp, str(n))) in (["committed", "committed"], ["committed", "superseded"])
+    record_property("pairs of copies", COPIES)
 
 
 def test_a_reader_that_always_looks_never_sees_half_a_slice(erp: Erp) -> None:

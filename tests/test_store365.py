@@ -137,7 +137,7 @@ def test_an_expired_token_is_renewed_once(sandbox: Sandbox) -> None:
     with Client(SOURCE, settings) as client:
         client.request(SOURCE.probe(settings)).body.close()
         sandbox.vendors["store365"].expire_tokens()  # type: ignore[attr-defined]
-        assert len(ids(list(client.stream(SOURCE.invoices(OCTOBER, settings))))) == 12
+        assert len(ids(list(singly(client.stream(SOURCE.invoices(OCTOBER, settings)))))) == 12
     assert [seen.status for seen in sandbox.requests][:5] == [200, 200, 401, 200, 200]
 
 

@@ -27,6 +27,7 @@ from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 
 RUN = Run("dag", "upload", "run-1", -1, 1)
 OCTOBER = Period.parse("2026-10")
+COPIES = 100
 Sending = Callable[..., "Upload | None"]
 
 
@@ -112,20 +113,41 @@ def test_the_ledger_is_read_as_of_one_moment(erp: Erp, sage: Sage) -> None:
         assert selection.survey(connection) == (5, 0, {}, 0)
 
 
-def test_workers_that_begin_at_once_end_with_one_upload(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
-    stage(erp)
-    vendor.inject("delay", match="/api/files/Orders", method="POST", seconds=0.5)
-    results, start = list[dict[str, Any]](), threading.Barrier(4)
+def at_once(*runs: str, period: str = "2026-10") -> list[dict[str, Any]]:
+    """Upload a month in so many tasks at the same moment, and return their results."""
+    results, start = list[dict[str, Any]](), threading.Barrier(len(runs))
 
     def work(run: str) -> None:
         start.wait()
-        results.append(upload(Task(run), timeout=60))
+        results.append(upload(Task(run), period=period, timeout=60))
 
-    workers = [threading.Thread(target=work, args=(f"run-{n}",)) for n in range(4)]
+    workers = [threading.Thread(target=work, args=(run,)) for run in runs]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
+    return results
+
+
+def test_workers_that_begin_at_once_end_with_one_upload(erp: Erp, vendor: Sandbox, sage: Sage) -> None:
+    stage(erp)
+    vendor.inject("delay", match="/api/files/Orders", method="POST", seconds=0.5)
+    results = at_once(*(f"run-{n}" for n in range(4)))
     assert [result["accepted"] for result in results] == [5] * 4, results
     assert len({result["upload_id"] for result in results}) == 1
     assert seen_once(sage)
+
+
+@pytest.mark.slow
+def test_two_copies_of_a_task_send_each_month_once(
+    erp: Erp, vendor: Sandbox, sage: Sage, record_property: Callable[[str, object], None]
+) -> None:
+    for number in range(COPIES):
+        period = Period.month(2000, 1 + number)
+        stage(erp, range(5 * number, 5 * number + 5), slice_=SALES._replace(period=period))
+        results = at_once("run-1", "run-1", period=period.key)
+        assert [result["accepted"] for result in results] == [5, 5], results
+        assert len({result["upload_id"] for result in results}) == 1
+    assert seen_once(sage, 5 * COPIES)
+    assert set(ledger(erp)) == {"accepted"}
+    record_property("pairs of copies", COPIES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +11,7 @@ from staged import OCTOBER, Erp, invoice, load, open_staging, rows
 
 from airflow_cloudbilling.operators.sage import SageUploadOperator
 from airflow_cloudbilling.sandbox.sage import Sage
+from airflow_cloudbilling.staging.closes import Member, add_members
 from airflow_cloudbilling.staging.loader import Staging
 
 SALES = OCTOBER._replace(kind="sales")
@@ -39,10 +39,16 @@ def close(erp: Erp, *numbers: int, more: Iterable[tuple[str, ...]] = ()) -> None
     """Stage October's sales invoices, and let a person have approved some of them as ``C-1``, and others with them."""
     staging = stage(erp)
     hashes = dict(rows(erp, "invoice", "invoice_id, content_hash"))
-    members = [[*key, hashes[key[3]]] for key in (*((*SALES[:3], f"INV-{n}") for n in numbers), *more)]
-    row = {"close_id": "C-1", "period": str(SALES.period), "invoices": json.dumps(members), "sha256": "0"}
+    keys = [*((*SALES[:3], f"INV-{n}") for n in numbers), *more]
+    approve(staging, [(key[0], key[1], key[2], key[3], hashes[key[3]]) for key in keys])
+
+
+def approve(staging: Staging, members: Iterable[Member], status: str = "approved") -> None:
+    """Write invoices as a close of October that a person has decided on."""
+    row = {"close_id": "C-1", "period": str(SALES.period), "sha256": "0", "status": status}
     with staging.engine.begin() as connection:
-        connection.execute(staging.tables.close.insert(), [{**row, "status": "approved"}])
+        connection.execute(staging.tables.close.insert(), [row])
+        add_members(connection, staging.tables, "C-1", members)
 
 
 class Task:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cloudbilling.einvoicing.defaults import ONE, Defaults
 from airflow_cloudbilling.exact import exact_sum
-from airflow_cloudbilling.model import NOT_ISSUED
+from airflow_cloudbilling.model import is_issued
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.einvoicing.terms import Draft, Line
@@ -72,9 +72,12 @@ def header_gaps(draft: Draft) -> Iterator[Gap]:
         "BT-120": ("no reason for no VAT", bool(categories & _EXEMPT) and not defaults.exemption_reason),
         "BT-95": ("no VAT category of allowances and charges", bool(beside) and len(draft.groups) != 1),
     }
-    status = draft.head["status"]
-    if any((status or "").lower() in words for words in NOT_ISSUED.values()):
+    if not is_issued(status := draft.head["status"]):
         yield Gap(UNISSUED, "BT-3", f"the vendor calls it {status!r}")
+    for group in draft.groups:
+        if group.is_assumed and group.tax is not None:
+            words = f"no VAT amount of {group.rate:f} %; written as {group.tax:f}, which the rate makes of"
+            yield Gap(ASSUMED, "BT-117", f"{words} {group.taxable:f}")
     yield from (Gap(MISSING, term, words) for term, (words, is_so) in lacks.items() if is_so)
 
 

@@ -6,6 +6,7 @@ written in place of a missing term is told as assumed.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_UP, Context, Decimal
@@ -17,6 +18,8 @@ from airflow_cloudbilling.exact import exact_product, exact_sum
 
 Row = Mapping[str, Any]
 _CENT = Decimal("0.01")
+# What XML cannot hold, and what staging may
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 
 
@@ -27,6 +30,7 @@ class Group(NamedTuple):
     rate: Decimal | None  # BT-119
     taxable: Decimal  # BT-116
     tax: Decimal | None  # BT-117
+    is_assumed: bool = False  # what the rate makes of the taxable amount, since nobody stated it
 
     @property
     def expected(self) -> Decimal | None:
@@ -62,11 +66,11 @@ class Draft:
     """
 
     def __init__(self, head: Row, taxes: Iterable[Row], defaults: Defaults) -> None:
-        self.head = head
+        self.head: Row = {name: readable(value) if isinstance(value, str) else value for name, value in head.items()}
         self.defaults = defaults
         self.is_credit = head["document_type"] == "credit_note"
-        self.number = head["invoice_number"] or head["invoice_id"]
-        self.currency = head["currency"]
+        self.number = readable(head["invoice_number"] or head["invoice_id"])
+        self.currency = self.head["currency"]
         buyers = defaults.buyers.get(head["buyer_id"] or "", defaults.buyer)
         self.seller, self.buyer = self._party("seller", defaults.seller), self._party("buyer", buyers)
         self._stated = [self._stated_group(row) for row in taxes]
@@ -99,7 +103,7 @@ class Draft:
         category, rate = self._category(row["tax_rate"])
         price, base, quantity = _price(net, quantity, row["unit_price"])
         return Line(
-            id=row["line_id"] or str(row["line_number"]),
+            id=readable(row["line_id"]) or str(row["line_number"]),
             net=net,
             quantity=quantity,
             unit=self.defaults.unit(row["unit"]) or ONE,
@@ -107,9 +111,9 @@ class Draft:
             base=base,
             category=category,
             rate=rate,
-            name=row["description"] or row["subscription_name"] or row["item_code"],
-            item_code=row["item_code"],
-            object_id=row["subscription_id"],
+            name=readable(row["description"]) or readable(row["subscription_name"]) or readable(row["item_code"]),
+            item_code=readable(row["item_code"]),
+            object_id=readable(row["subscription_id"]),
             start=row["period_start"],
             end=row["period_end"],
         )
@@ -118,6 +122,7 @@ class Draft:
     def unwritable(self) -> list[str]:
         """Return in words why no valid UBL can be written; empty when it can."""
         reasons = {
+            "BT-1 readable invoice number": self.number is None,
             "BT-2 issue date": self.head["issue_date"] is None,
             "BT-5 currency": self.currency is None,
             "BG-25: it has no lines": not self.lines,
@@ -155,7 +160,7 @@ class Draft:
             beside = exact_sum(self.known("charge_total"), self.known("allowance_total").copy_negate())
             group = found[0]._replace(taxable=exact_sum(found[0].taxable, beside))
             return [group._replace(tax=group.tax if whole is None else whole)]
-        return [group if group.tax is not None else group._replace(tax=group.expected) for group in found]
+        return [g if g.tax is not None else g._replace(tax=g.expected, is_assumed=True) for g in found]
 
     def gaps(self) -> list[Gap]:
         """Return what the invoice lacks, the header first."""
@@ -215,6 +220,12 @@ def _price(
     if quantity and (quantity > 0) == (net >= 0):
         return abs(net), abs(quantity), quantity
     return abs(stated) if stated is not None else abs(net), None, quantity
+
+
+def readable(text: str | None) -> str | None:
+    """Return a text without the characters that XML cannot hold, or None when nothing is left to read."""
+    found = _FORBIDDEN.sub("", text or "")
+    return found if found.strip() else None
 
 
 def cents(amount: Decimal) -> Decimal:

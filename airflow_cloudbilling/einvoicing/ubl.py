@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import MappingProxyType
@@ -11,13 +10,11 @@ from typing import IO, Any, NamedTuple
 from lxml import etree
 
 from airflow_cloudbilling.einvoicing.defaults import Party
-from airflow_cloudbilling.einvoicing.terms import Draft, Group, Line
+from airflow_cloudbilling.einvoicing.terms import Draft, Group, Line, readable
 
 _SCHEMA = "urn:oasis:names:specification:ubl:schema:xsd:"
 _CAC, _CBC = f"{_SCHEMA}CommonAggregateComponents-2", f"{_SCHEMA}CommonBasicComponents-2"
 CUSTOMIZATION = "urn:cen.eu:en16931:2017"  # BT-24
-# What XML cannot hold, and what staging may
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Node(NamedTuple):
@@ -57,7 +54,7 @@ def _write(out: Any, node: Node, depth: int = 1) -> None:
                 _write(out, child, depth + 1)
             out.write("\n" + "  " * depth)
         else:
-            out.write(_FORBIDDEN.sub("", node.content or ""))
+            out.write(readable(node.content) or "")
 
 
 def _is_empty(node: Node) -> bool:

@@ -14,6 +14,7 @@ from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.errors import CloudBillingError
 from airflow_cloudbilling.model import Notice
+from airflow_cloudbilling.redaction import forgetting
 from airflow_cloudbilling.settings import Settings, check_conn_type, settings_from
 from airflow_cloudbilling.source import Ask, Conversation, Item, Record, Reply, Source, singly
 from airflow_cloudbilling.sources import SOURCES
@@ -52,7 +53,8 @@ class BillingHook(BaseHook):
         :raises ConfigurationError: naming the field and the fix.
         """
         if self._settings is None:
-            self._settings = self._read(self.get_connection(self.conn_id))
+            with forgetting():
+                self._settings = self._read(self.get_connection(self.conn_id))
             self._mask(self._settings)
         return self._settings
 

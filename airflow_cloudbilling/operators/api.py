@@ -23,7 +23,7 @@ from airflow_cloudbilling.errors import (
     RefusedError,
     UnavailableError,
 )
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.asking import FOLDER, given, needed
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.parse.files import HTML, disposition_name, safe_name, sniff
 from airflow_cloudbilling.parse.records import json_text
@@ -142,6 +142,11 @@ class RecordOperator(ApiOperator):
         super().__init__(conn_id=conn_id, resource=resource, **kwargs)
         self.record_id = record_id
 
+    @property
+    def key(self) -> str:
+        """Return the id; without one, the vendor would be asked about all records."""
+        return needed(self.record_id, "record_id", "the record by its id")
+
 
 class GetRecordOperator(RecordOperator):
     """Return one record.
@@ -157,7 +162,7 @@ class GetRecordOperator(RecordOperator):
 
     def call(self, hook: BillingHook, context: Context) -> Any:
         """Return the record as plain data."""
-        return plain(hook.get_record(self.resource, str(self.record_id), _texts(self.query)))
+        return plain(hook.get_record(self.resource, self.key, _texts(self.query)))
 
 
 class CreateRecordOperator(ApiOperator):
@@ -217,7 +222,7 @@ class UpdateRecordOperator(RecordOperator):
 
     def call(self, hook: BillingHook, context: Context) -> Any:
         """Send the change."""
-        return plain(hook.update_record(self.resource, str(self.record_id), self.data))
+        return plain(hook.update_record(self.resource, self.key, self.data))
 
 
 class DeleteRecordOperator(RecordOperator):
@@ -225,7 +230,7 @@ class DeleteRecordOperator(RecordOperator):
 
     def call(self, hook: BillingHook, context: Context) -> Any:
         """Delete the record."""
-        return plain(hook.delete_record(self.resource, str(self.record_id)))
+        return plain(hook.delete_record(self.resource, self.key))
 
 
 class DownloadFileOperator(RecordOperator):
@@ -249,8 +254,8 @@ class DownloadFileOperator(RecordOperator):
         """Download the file; memory does not grow with its size."""
         from airflow_cloudbilling.objects import Place
 
-        place = Place(self.destination, "destination")
-        reply = hook.download(self.resource, str(self.record_id), _texts(self.query))
+        place = Place(needed(self.destination, "destination", FOLDER), "destination")
+        reply = hook.download(self.resource, self.key, _texts(self.query))
         with closing(reply.body):
             return self._keep(reply, place)
 
@@ -259,9 +264,8 @@ class DownloadFileOperator(RecordOperator):
         if not reply.size or kind is HTML:
             what = "a web page" if reply.size else "zero bytes"
             raise MalformedReplyError(f"{reply.url} was answered with {what}, not a file.", conn_id=self.conn_id)
-        record_id = str(self.record_id)
-        filename = disposition_name(reply.headers.get("content-disposition")) or f"{record_id}{kind.suffix}"
-        parts = (stored(record_id, ""), stored(filename, kind.suffix))
+        filename = disposition_name(reply.headers.get("content-disposition")) or f"{self.key}{kind.suffix}"
+        parts = (stored(self.key, ""), stored(filename, kind.suffix))
         name = "/".join((place.root, *parts))
         with place.failing("cannot be written", name), place.writing(name) as file:
             shutil.copyfileobj(reply.body, file, _COPY)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.run_period import Chosen, choose_period
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cloudbilling.source import Source
+    from airflow_cloudbilling.staging.posting import InvoiceKey
+
+
+FOLDER = "a folder or a prefix of a bucket"
 
 
 def given(value: object) -> str | None:
@@ -21,6 +26,39 @@ def given(value: object) -> str | None:
     """
     text = "" if value is None else str(value)
     return text if text.strip() not in ("", "None") else None
+
+
+def needed(value: object, field: str, what: str) -> str:
+    """Return a templated argument that may not be left out.
+
+    :param what: what it is to name, for the error.
+    :raises ConfigurationError: when it rendered empty.
+    """
+    if not (found := given(value)):
+        raise ConfigurationError(f"is empty; name {what}. A template that finds nothing renders so.", field=field)
+    return found
+
+
+def keys_of(invoices: Any) -> list[InvoiceKey]:
+    """Return the invoices that an argument names; a template may have made JSON of them.
+
+    :raises ConfigurationError: when it names none, or something else.
+    """
+    from airflow_cloudbilling.staging.posting import InvoiceKey
+
+    found = invoices
+    if isinstance(invoices, str):
+        try:
+            found = json.loads(invoices)
+        except ValueError:
+            found = None
+    if not found or isinstance(found, str | Mapping) or not isinstance(found, Iterable):
+        raise ConfigurationError(
+            f"{invoices!r} is no list of keys, each of {', '.join(InvoiceKey._fields)}. A template that finds nothing"
+            " renders empty, and one that finds a list needs render_template_as_native_obj on the DAG.",
+            field="invoices",
+        )
+    return [InvoiceKey.read(value) for value in found]
 
 
 def period_of(context: Context, period: str | None, timezone: str) -> Chosen:

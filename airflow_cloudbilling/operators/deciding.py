@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.asking import given, keys_of, needed
 from airflow_cloudbilling.operators.failing import failing_for_good
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ class AcceptFindingOperator(BaseOperator):
             else:
                 found = self.findings or ()
                 ids = found.replace(",", " ").split() if isinstance(found, str) else list(map(str, found))
+                needed(" ".join(ids), "findings", "them by their ids")
             accepted = accept(staging, ids, who, reason)
         self.log.info("%s findings accepted by %s: %s", accepted, who, reason)
         return {"accepted": accepted}
@@ -133,11 +134,11 @@ class ReleaseInvoicesOperator(BaseOperator):
         :returns: ``{invoices, released}``: how many were named, and how many of them were posted or on their way.
         """
         from airflow_cloudbilling.operators.database import open_staging
-        from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
+        from airflow_cloudbilling.staging.posting import Posting
 
         with failing_for_good():
             who, reason = who_decides(context, self.who), _reason(self.reason)
-            keys = [InvoiceKey.read(value) for value in self.invoices]
+            keys = keys_of(self.invoices)
             released = Posting(open_staging(self.staging_conn_id, self.schema)).release(keys, who, reason)
         self.log.info("%s invoices released by %s: %s", released, who, reason)
         return {"invoices": len(keys), "released": released}

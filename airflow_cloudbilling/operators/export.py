@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.asking import FOLDER, given, keys_of, needed, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
 from airflow_cloudbilling.tabular import write_csv, writer
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _REQUIRED = ("written", "complete", "nothing")
 _INVOICED = ("sales", "purchase", "consolidated")
 _IN_MEMORY = 1024 * 1024  # bytes of a report that is not on disk
+_NO_CURRENCY = (
+    "%s invoices name no currency: their BillingCurrency is empty, which FOCUS does not allow. Map the vendor's field"
+    ' in the connection\'s field_map ({"currency": …}) and import again.'
+)
 
 
 class ExportFocusOperator(BaseOperator):
@@ -75,7 +79,8 @@ class ExportFocusOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Write the files.
 
-        :returns: ``{period, kind, format, datasets: {name: {uri, rows, bytes, sha256}}, totals: {currency: text}}``.
+        :returns: ``{period, kind, format, datasets: {name: {uri, rows, bytes, sha256}}, totals: {currency: text},
+            without_currency}``: what is due, and how many invoices name no currency.
         """
         from airflow_cloudbilling.objects import Place
         from airflow_cloudbilling.operators.database import open_staging
@@ -84,14 +89,17 @@ class ExportFocusOperator(BaseOperator):
 
         with failing_for_good():
             period, kind = period_of(context, self.period, self.timezone).period, self._kind()
-            place, _ = Place(self.destination, "destination"), writer(self.format)
+            place, _ = Place(needed(self.destination, "destination", FOLDER), "destination"), writer(self.format)
             staging = open_staging(self.staging_conn_id, self.schema)
             with snapshot(staging.engine) as connection:
                 rows = FocusRows(connection, staging.tables, period, kind)
                 kept = {dataset: self._write(place, rows, dataset) for dataset in rows.columns}
         totals = texts(rows.totals)
-        self.log.info("%s: %s rows in %s; billed: %s.", period.key, *_told(kept["InvoiceDetail"]), totals or "nothing")
-        return {"period": str(period), "kind": kind, "format": self.format, "datasets": kept, "totals": totals}
+        self.log.info("%s: %s rows in %s; due: %s.", period.key, *_told(kept["InvoiceDetail"]), totals or "nothing")
+        if rows.without_currency:
+            self.log.warning(_NO_CURRENCY, rows.without_currency)
+        result = {"period": str(period), "kind": kind, "format": self.format, "datasets": kept, "totals": totals}
+        return {**result, "without_currency": rows.without_currency}
 
     def _kind(self) -> str | None:
         from airflow_cloudbilling.staging.focus import KINDS
@@ -186,7 +194,8 @@ class ExportInvoiceOperator(BaseOperator):
         with failing_for_good():
             if self.require not in _REQUIRED:
                 raise ConfigurationError(f"{self.require!r} is none of {', '.join(_REQUIRED)}.", field="require")
-            defaults, place = Defaults.read(self.defaults), Place(self.destination, "destination")
+            defaults = Defaults.read(self.defaults)
+            place = Place(needed(self.destination, "destination", FOLDER), "destination")
             staging = open_staging(self.staging_conn_id, self.schema)
             with snapshot(staging.engine) as connection:
                 staged = StagedInvoices(connection, staging.tables)
@@ -197,10 +206,8 @@ class ExportInvoiceOperator(BaseOperator):
             return {**writing.counts, "gaps": dict(sorted(writing.terms.items())), "report": report}
 
     def _chosen(self, context: Context, staged: StagedInvoices) -> tuple[str, Iterable[InvoiceKey]]:
-        from airflow_cloudbilling.staging.posting import InvoiceKey
-
         if self.invoices is not None:
-            return "invoices", [InvoiceKey.read(value) for value in self.invoices]
+            return "invoices", keys_of(self.invoices)
         period, kind = period_of(context, self.period, self.timezone).period, given(self.kind) or "sales"
         if kind not in _INVOICED:
             raise ConfigurationError(f"{kind!r} is none of {', '.join(_INVOICED)}.", field="kind")

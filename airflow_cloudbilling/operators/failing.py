@@ -14,6 +14,7 @@ from airflow_cloudbilling.errors import (
     RefusedError,
     RejectedRecordsError,
 )
+from airflow_cloudbilling.redaction import forgetting
 
 NO_RETRY_MENDS = (ConfigurationError, RefusedError, RejectedRecordsError, InDoubtError, FindingsError)
 
@@ -25,6 +26,7 @@ def failing_for_good() -> Iterator[None]:
     :raises AirflowFailException: in place of those errors, with their message.
     """
     try:
-        yield
+        with forgetting():
+            yield
     except NO_RETRY_MENDS as error:
         raise AirflowFailException(str(error)) from error

@@ -15,6 +15,7 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.asking import document_types_of, given, kind_of, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.operators.summary import result_of, summary_line
 from airflow_cloudbilling.run_period import Chosen
 from airflow_cloudbilling.source import Ask, Item
@@ -47,6 +48,7 @@ class LoadOperator(BaseOperator):
         "timezone",
         "archive",
     )
+    operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -102,7 +104,7 @@ class LoadOperator(BaseOperator):
                 self._tell(one, time.monotonic() - started)
                 loaded.append(one)
                 started = time.monotonic()
-        result = result_of(loaded)
+        self.page_result = result = result_of(loaded)
         self._tell_asset(context, loaded[0].slice.period, loaded[0].slice.kind, result)
         return result
 

@@ -14,6 +14,7 @@ from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
+from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.tabular import write_csv
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class MarginReportOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("staging_conn_id", "destination", "period", "months", "schema")
+    operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -75,26 +77,31 @@ class MarginReportOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Make the report.
 
-        :returns: ``{periods, customers, states: {state: charges}, below_cost, totals: {currency: {purchase, sales,
-            margin, bought_only, sold_only, bought_otherwise, sold_otherwise}}, report, charges}``; money as text, the
-            last two ``{uri, bytes, sha256}`` of the files, or null.
+        :returns: ``{periods, customers, states: {state: charges}, below_cost, not_issued, totals: {currency: {purchase,
+            sales, margin, bought_only, sold_only, bought_otherwise, sold_otherwise}}, report, charges}``; money as
+            text, ``not_issued`` how many invoices are drafts or cancelled, and the last two ``{uri, bytes, sha256}``
+            of the files, or null.
         """
         from airflow_cloudbilling.operators.database import open_staging
+        from airflow_cloudbilling.operators.margin_page import not_issued
         from airflow_cloudbilling.staging.margin_report import MarginReport
         from airflow_cloudbilling.staging.reading import let_the_database_learn, snapshot
 
         with failing_for_good():
             periods = self._periods(context)
             staging = open_staging(self.staging_conn_id, self.schema)
-            let_the_database_learn(staging.engine, staging.tables)
+            let_the_database_learn(staging.engine, staging.tables.invoice, staging.tables.invoice_line)
             with snapshot(staging.engine) as connection:
                 report = MarginReport(connection, staging.tables)
                 kept = self._write(report, periods)
         totals = {currency: _texts(sums) for currency, sums in report.totals.items()}
         self.log.info("%s charges (%s sold below cost): %s.", sum(report.states.values()), report.below_cost, totals)
-        counts = {"states": dict(report.states), "below_cost": report.below_cost}
+        if report.not_issued:
+            self.log.warning("%s", not_issued(report.not_issued))
+        counts = {"states": dict(report.states), "below_cost": report.below_cost, "not_issued": report.not_issued}
         customers = len({customer.customer_id for customer in report.sums})
-        return {"periods": [str(p) for p in periods], "customers": customers, **counts, "totals": totals, **kept}
+        self.page_result = {"periods": [str(p) for p in periods]}
+        return {**self.page_result, "customers": customers, **counts, "totals": totals, **kept}
 
     def _periods(self, context: Context) -> list[Period]:
         last, months = period_of(context, self.period, self.timezone).period, str(self.months)

@@ -49,7 +49,8 @@ class Page:
     def text(self, report: MarginReport, periods: Sequence[Period]) -> str:
         """Return the page: totals by currency, then by customer and month, then what to look at."""
         months = ", ".join(period.key for period in periods)
-        parts = [f"# Margin {months}", _table(["currency", *_HEADS.values()], _totals(report))]
+        parts = [f"# Margin {months}", *([not_issued(report.not_issued)] if report.not_issued else [])]
+        parts += [_table(["currency", *_HEADS.values()], _totals(report))]
         heads = ["month", "customer", "currency", *_HEADS.values()]
         parts += ["## By customer and month", _table(heads, _rows(report))]
         for kind, charges in sorted(self._noted.items()):
@@ -57,6 +58,11 @@ class Page:
             heads = ["month", "customer", "subscription", "item", "bought", "sold", "margin"]
             parts += [f"## {kind.capitalize()}", _table(heads, [_named(charge) for charge in charges]), *more]
         return "\n\n".join(parts) + "\n"
+
+
+def not_issued(invoices: int) -> str:
+    """Say that a report counts invoices that nobody owes."""
+    return f"{invoices} of the invoices are drafts, or the vendor cancelled them; their lines count here all the same."
 
 
 def _totals(report: MarginReport) -> list[list[str]]:

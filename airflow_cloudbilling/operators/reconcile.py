@@ -1,4 +1,4 @@
-"""Closing a month: whether what is staged is right and whole, and what an ERP has posted."""
+"""Closing a month: whether what is staged is right and whole."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError, FindingsError
-from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.asking import given, period_of
-from airflow_cloudbilling.operators.deciding import who_decides
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.page_link import PageLink
+from airflow_cloudbilling.operators.posting import MarkPostedOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.reconcile.month import Scope
     from airflow_cloudbilling.reconcile.summary import Summary
     from airflow_cloudbilling.staging.loader import Staging
+
+__all__ = ["MarkPostedOperator", "ReconcileInvoicesOperator"]
 
 _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
 
@@ -62,6 +64,7 @@ class ReconcileInvoicesOperator(BaseOperator):
         "schema",
         "report",
     )
+    operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -109,7 +112,7 @@ class ReconcileInvoicesOperator(BaseOperator):
             summary = reconcile(staging, scope)
             self.log.info("%s", screen(summary))
             pushed = {"approval": question(summary), "report": self._report(staging, scope, summary)}
-            result = _result(summary)
+            self.page_result = result = _result(summary)
             if any(summary.found(severity) for severity in _FAILING[self.fail_on]):
                 _push(context, **pushed, return_value=result)  # Airflow keeps no result of a task that fails
                 raise FindingsError(_failure(summary))
@@ -142,78 +145,6 @@ class ReconcileInvoicesOperator(BaseOperator):
         address = write_report(staging, summary, location, scope.providers)
         self.log.info("The report stands in %s.", address)
         return address
-
-
-class MarkPostedOperator(BaseOperator):
-    """Mark staged invoices as posted, for ERPs that read staging themselves; from then on they are frozen.
-
-    What the vendor says of them later goes to ``cloudbilling_invoice_revision`` with a finding, and the posted version
-    stays. Marking again changes nothing.
-
-    :param staging_conn_id: connection of the staging database.
-    :param invoices: keys: mappings with ``provider, account, kind, invoice_id``, or these four in order.
-    :param period: instead, every invoice of the slices of this period, ``2026-10`` or ``2026-10-01/2026-11-01``.
-    :param reference: what the ERP calls its posting; kept with each invoice.
-    :param reason: why, where a person marks them; kept with the reference.
-    :param who: the person; ``None``: who started the run. Asked for only with a reason.
-    :param schema: database schema of the staging tables; ``None``: the connection's default.
-    :raises AirflowFailException: when an argument is wrong or an invoice is not staged.
-    """
-
-    template_fields: Sequence[str] = (
-        "staging_conn_id",
-        "invoices",
-        "period",
-        "reference",
-        "reason",
-        "who",
-        "schema",
-    )
-    ui_color = "#e8f1ea"
-
-    def __init__(
-        self,
-        *,
-        staging_conn_id: str,
-        reference: str,
-        invoices: Sequence[Mapping[str, str] | Sequence[str]] | None = None,
-        period: str | None = None,
-        reason: str | None = None,
-        who: str | None = None,
-        schema: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.staging_conn_id = staging_conn_id
-        self.reference = reference
-        self.invoices = invoices
-        self.period = period
-        self.reason = reason
-        self.who = who
-        self.schema = schema
-
-    def execute(self, context: Context) -> dict[str, int]:
-        """Mark the invoices.
-
-        :returns: ``{invoices, marked}``: how many were named, and how many of them were not marked before.
-        """
-        from airflow_cloudbilling.operators.database import open_staging
-        from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
-
-        with failing_for_good():
-            period, reference = given(self.period), self.reference
-            if (self.invoices is None) == (period is None):
-                raise ConfigurationError("give either invoices or a period.", field="invoices")
-            if reason := given(self.reason):
-                reference = f"{reference} ({who_decides(context, self.who)}: {reason})"
-            posting = Posting(open_staging(self.staging_conn_id, self.schema))
-            if period:
-                keys = posting.of_period(Period.parse(period))
-            else:
-                keys = [InvoiceKey.read(value) for value in self.invoices or ()]
-            marked = posting.mark(keys, reference)
-        self.log.info("%s invoices marked as posted under %r, %s were before.", marked, reference, len(keys) - marked)
-        return {"invoices": len(keys), "marked": marked}
 
 
 def _result(summary: Summary) -> dict[str, Any]:

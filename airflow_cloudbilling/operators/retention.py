@@ -29,15 +29,16 @@ class ApplyRetentionOperator(BaseOperator):
     of an import keeps its answers anew. Bodies that another staging database refers to are not known here: give each
     its own archive. Names inside descriptions, file names and the scopes of Sage stay.
 
-    Nothing goes that is under way at Sage, or that is neither posted nor in an approved close. Batch by batch, and
-    running it again erases nothing more.
+    Nothing goes that is under way at Sage, that is neither posted nor in an approved close, or that has changed since
+    it was posted, until a person has decided about that finding. Batch by batch, and running it again erases nothing
+    more.
 
     :param staging_conn_id: connection of the staging database.
     :param keep_months: how many full months before the run's stay as they are.
     :param archive: where imports keep answers, as their ``archive=``; empty: bodies stay.
     :param erase: ``raw``, ``personal`` or both.
     :param personal_fields: of ``buyer_name, customer_name, buyer_vat_id, seller_name, subscription_name, description``.
-    :param include_open: also what is neither posted nor in an approved close; what is under way at Sage never goes.
+    :param include_open: also what is not posted, approved or decided so; what is under way at Sage never goes.
     :param dry_run: only count.
     :param schema: database schema of the staging tables; ``None``: the connection's default.
     :raises AirflowFailException: when an argument is wrong.
@@ -72,8 +73,9 @@ class ApplyRetentionOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Erase what is due.
 
-        :returns: ``{before, dry_run, invoices, lines, revisions, rejects, bodies, kept}``: how many of each were (or,
-            in a dry run, would be) erased, of periods that ended by ``before``; ``kept``: old invoices that stay.
+        :returns: ``{before, dry_run, invoices, lines, revisions, rejects, bodies, elsewhere, kept}``: how many of each
+            were (or, in a dry run, would be) erased, of periods that ended by ``before``; ``elsewhere``: bodies that
+            are due and not in this archive; ``kept``: old invoices that stay.
         """
         from airflow_cloudbilling.archive import Archive
         from airflow_cloudbilling.operators.database import open_staging
@@ -96,6 +98,9 @@ class ApplyRetentionOperator(BaseOperator):
             erased = retention.run(archive).as_dict()
         words = "would be erased" if self._dry_run else "were erased"
         self.log.info("Of periods that ended by %s %s: %s.", before, words, erased)
+        if erased["elsewhere"]:
+            told = "%s bodies are not in %s: if they were archived elsewhere, run this with that archive= too."
+            self.log.warning(told, erased["elsewhere"], location)
         return {"before": before.isoformat(), "dry_run": self._dry_run, **erased}
 
     def _what(self) -> tuple[Sequence[str], Sequence[str]]:

@@ -35,6 +35,7 @@ class Unit(Protocol):
 
     close_id: str | None
     reason: str | None
+    period: str | None
 
     def related(self, uploads: Uploads, connection: Connection) -> list[Upload]:
         """Return the uploads that hold some of it and may have reached Sage; the one that holds most comes first.
@@ -173,7 +174,8 @@ class Outbox:
             if not unit.is_whole(file):
                 raise TakenError
             word = self.word.text if self.word else None
-            entry = File(self.hook.conn_id, self.scope, file.sha256, unit.close_id, unit.reason, file.count, word)
+            about = (unit.close_id, unit.reason, file.count, word, unit.period)
+            entry = File(self.hook.conn_id, self.scope, file.sha256, *about)
             intend(self.uploads, upload_id, entry, self.run, file.items, file.accounts)
             log.info("Upload %s to %s: %s.", upload_id, self.scope, file.words())
             Sending(self.hook, self.uploads, self.connect, self.stop, upload_id).send(self.scope, file)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.asking import given, needed, period_of
 from airflow_cloudbilling.operators.sage_file import OutgoingFile, file_of_invoices, file_of_source
 from airflow_cloudbilling.staging.posting import InvoiceKey
 from airflow_cloudbilling.staging.uploads_selection import Selection, Survey, approved
@@ -45,6 +45,7 @@ class Invoices:
 
         self.selection = selection
         self.close_id = selection.approved.close_id if selection.approved else None
+        self.period = str(selection.period) if selection.period else None
         self._scope = scope
         self._make_records = partial(Records, scope, selection.kind, mapping, defaults)
         self._raw = mapping is not None
@@ -114,6 +115,7 @@ class OwnFile:
     """
 
     close_id: str | None = None
+    period: str | None = None
 
     def __init__(self, location: str, conn_id: str, scope: str, reason: str | None) -> None:
         self.reason = reason
@@ -158,7 +160,10 @@ def unit_of(task: SageUploadOperator, context: Context, uploads: Uploads) -> Inv
 
     :raises ConfigurationError: when its arguments do not go together.
     """
-    source, close_id, reason = given(task.source), given(task.close_id), given(task.resend)
+    source = None if task.source is None else needed(task.source, "source", "a file, or leave it out")
+    close_id = None if task.close_id is None else needed(task.close_id, "close_id", "a close, or leave it out")
+    reason = given(task.resend)
+    # One that rendered empty must not make it a whole period, which nobody has approved.
     if source:
         if close_id or given(task.period):
             raise ConfigurationError("give either a file or which invoices, not both.", field="source")

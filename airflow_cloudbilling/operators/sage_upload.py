@@ -16,6 +16,7 @@ from airflow_cloudbilling.errors import ConfigurationError, WaitError
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.loading import task_instance
+from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
 from airflow_cloudbilling.operators.sage_stopping import Stoppable
 
@@ -97,7 +98,7 @@ class SageUploadOperator(Stoppable, BaseOperator):
         "schema",
         "timezone",
     )
-    operator_extra_links = (SageResultLink(),)
+    operator_extra_links = (SageResultLink(), PageLink())
     ui_color = "#e8f1ea"
 
     def __init__(
@@ -247,8 +248,9 @@ class SageUploadOperator(Stoppable, BaseOperator):
                 ended = looked
         if ended.upload.result_uri and (ti := context.get("ti")) is not None:
             ti.xcom_push(key=_LINK, value=ended.upload.result_uri)
+        self.page_result = result_of(ended.upload, self.scope)
         following.check(ended, fail_on_rejected=self.fail_on_rejected_records)
-        return result_of(ended.upload, self.scope)
+        return self.page_result
 
     def _defer(self, following: Following, deadline: float, barren: int) -> NoReturn:
         from airflow_cloudbilling.triggers.sage import SageUploadTrigger

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import IO
 
-from airflow_cloudbilling.parse.events import CLOSE, LEAVES, MEMBERS, OPEN, Event, Events, Malformed, Shape, first_bytes
+from airflow_cloudbilling.parse.events import (
+    CLOSE,
+    LEAVES,
+    MEMBERS,
+    OPEN,
+    WHOLE,
+    Event,
+    Events,
+    Malformed,
+    Shape,
+    Whole,
+    first_bytes,
+)
 from airflow_cloudbilling.parse.fields import Fields, Wanted, flatten, fold
 from airflow_cloudbilling.parse.invoices import InvoiceReader, refuse_failure
 from airflow_cloudbilling.parse.json_stream import read_json
@@ -31,6 +43,7 @@ __all__ = [
     "LEAVES",
     "MEMBERS",
     "OPEN",
+    "WHOLE",
     "Event",
     "Events",
     "Fields",
@@ -45,6 +58,7 @@ __all__ = [
     "Totals",
     "Unreadable",
     "Wanted",
+    "Whole",
     "amount",
     "clean",
     "country",

@@ -7,13 +7,13 @@ of the first list, and so on; the elements of the last list are *leaves* and com
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 from airflow_cloudbilling.parse.fields import fold
 from airflow_cloudbilling.parse.values import clean
 
-OPEN, MEMBERS, LEAVES, CLOSE = "open", "members", "leaves", "close"
+OPEN, MEMBERS, LEAVES, CLOSE, WHOLE = "open", "members", "leaves", "close", "whole"
 
 CHUNK = 256 * 1024  # bytes read at once
 LONGEST_PROLOG = 64 * 1024
@@ -24,13 +24,15 @@ class Event(NamedTuple):
     """One step through a body.
 
     :param kind: ``open`` and ``close`` a record; some ``members`` of the open record that are none of the named lists;
-        some ``leaves``.
+        some ``leaves``; or many ``whole`` records of level 1, whose only list holds leaves.
     :param level: of the record; of members, the record that they belong to.
     :param members: by name; an empty name where something else than a record came. Values are JSON's with numbers as
         they were written, or the same made of XML.
     :param leaves: such values.
     :param raws: source texts: by name, or one for each leaf; empty where they are not kept.
     :param size: characters of what came, where the body is too large to be held.
+    :param whole: such records.
+    :param steps: the same records step by step, for a reader to whom one of them is odd.
     """
 
     kind: str
@@ -39,6 +41,17 @@ class Event(NamedTuple):
     leaves: Sequence[Any] = ()
     raws: Any = ()
     size: int = 0
+    whole: Sequence[Whole] = ()
+    steps: Callable[[], Iterator[Event]] = lambda: iter(())
+
+
+class Whole(NamedTuple):
+    """A record that came whole: its members and its leaves, and the source texts of both where they are kept."""
+
+    members: dict[str, Any]
+    leaves: list[dict[str, Any]]
+    raws: Mapping[str, str] = {}
+    leaf_raws: Sequence[str] = ()
 
 
 Events = Iterator[Event]
@@ -47,10 +60,14 @@ _WINDOW_SIZE = 1024 * 1024  # characters
 
 
 def windows(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """Yield events many at a time, so that what they hold can be read column by column."""
+    """Yield events many at a time, so that what they hold can be read column by column; whole records by themselves."""
     window: list[Event] = []
     leaves = size = 0
     for event in events:
+        if event.kind is WHOLE:
+            yield from filter(None, (window, [event]))
+            window, leaves, size = [], 0, 0
+            continue
         window.append(event)
         leaves += len(event.leaves)
         size += event.size

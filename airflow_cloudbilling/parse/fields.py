@@ -84,6 +84,20 @@ class Fields:
             raise found
         return found
 
+    def columns(self, records: Sequence[Record]) -> list[Sequence[str | None]]:
+        """Return the canonical values of records column by column.
+
+        :raises RecordError: as of :meth:`read`, when one of them cannot be read.
+        """
+        shapes = set(map(tuple, records))
+        if len(shapes) == 1:
+            came = list(zip(*[record.values() for record in records], strict=True))
+            return self._columns(shapes.pop(), came, len(records))
+        rows = self.read_all(records)
+        if bad := next((row for row in rows if isinstance(row, RecordError)), None):
+            raise bad
+        return [*zip(*rows, strict=True)] if rows else [()] * len(self.wanted)
+
     def read_all(self, records: Sequence[Record]) -> list[Values | RecordError]:
         """Return of each record what :meth:`read` returns or raises."""
         shapes = list(map(tuple, records))

@@ -16,9 +16,9 @@ from airflow_cloudbilling.parse.records import json_text
 class Header:
     """What comes of one invoice besides its lines, and what is wrong with it."""
 
-    def __init__(self) -> None:
-        self.members: dict[str, Any] = {}
-        self.raws: list[tuple[str, str]] = []
+    def __init__(self, members: Mapping[str, Any] = {}, raws: Mapping[str, str] = {}) -> None:
+        self.members = dict(members)
+        self.raws = list(raws.items())
         self.bad: RecordError | None = None
         self.leaves: list[Event] = []  # those in the present window
         self._size = 0
@@ -38,7 +38,7 @@ class Header:
     @property
     def flat(self) -> dict[str, Any]:
         """Return the members with those of inner records under dotted names."""
-        return flatten(self.members)
+        return flatten(self.members) if dict in set(map(type, self.members.values())) else self.members
 
     def source_text(self, element: str, written: Callable[[Any], str]) -> str:
         """Return what was sent of the invoice besides its lists; of XML under an element of this name.

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice, repeat
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Invoices, Period, Reject
+from airflow_cloudbilling.parse.closing import Closing
 from airflow_cloudbilling.parse.events import (
     CLOSE,
     LEAVES,
     MEMBERS,
     OPEN,
+    WHOLE,
     Event,
     Events,
     Malformed,
+    Whole,
     windows,
 )
-from airflow_cloudbilling.parse.fields import Fields, Values, Wanted, fold
-from airflow_cloudbilling.parse.header import Header, numbers_as_texts, said
-from airflow_cloudbilling.parse.names import LINE_NAMES, Names, line_fields, undivided_amounts
+from airflow_cloudbilling.parse.fields import Values, fold
+from airflow_cloudbilling.parse.header import Header, numbers_as_texts
+from airflow_cloudbilling.parse.names import LINE_NAMES, Names, line_fields
 from airflow_cloudbilling.parse.nesting import Columns
-from airflow_cloudbilling.parse.totals import RunningSum, Totals
+from airflow_cloudbilling.parse.totals import RunningSum
 from airflow_cloudbilling.parse.values import shown, text
 
 _NET, _TAX = LINE_NAMES.index("net_amount"), LINE_NAMES.index("tax_amount")
-_LONGEST_REJECT = 64 * 1024
 _ERROR_NAMES = frozenset({"message", "error", "errors", "errormessage", "exceptionmessage", "fault", "detail", "title"})
 _NO = ("false", "0", "no")
 
-Found = Iterator["list[InvoiceLine] | Invoice | Reject"]
+Found = Iterator["list[InvoiceLine] | Invoice | Invoices | Reject"]
 
 
-class InvoiceReader:
+class InvoiceReader(Closing):
     """Turns one body's events into items, holding some invoices' headers and some hundred lines at a time.
 
     :param names: with the user's ``field_map`` in it.
@@ -42,24 +44,14 @@ class InvoiceReader:
     :param period: lines of invoices that are issued outside it are passed over where they are few.
     """
 
-    _written: Callable[[Any], str] = staticmethod(said)  # makes a text of a value whose source text was not kept
-
     def __init__(self, names: Names, *, keep_raw: bool, sha256: str | None, period: Period | None = None) -> None:
-        self._names = names
-        self._keep_raw = keep_raw
-        self._sha256 = sha256
-        self._head = Fields([Wanted(name, *how) for name, how in names.head.items()])
-        self._id, self._day = (Fields([Wanted(name, *names.head[name])]) for name in ("invoice_id", "issue_date"))
+        super().__init__(names, keep_raw=keep_raw, sha256=sha256)
         self._line, self._nesting = line_fields(names)
-        self._money = undivided_amounts(names)
-        self._element = names.shape.lists[0].removesuffix("s")
         self._day_slot = list(names.head).index("issue_date")
         self._period = period
         self._steps = {OPEN: self._open, MEMBERS: self._learn, LEAVES: self._take_leaves, CLOSE: self._close}
         self.outside: dict[str, Any] = {}  # members of the body itself
         self.invoices = 0
-        self.computed = 0
-        self.rejected_day: str | None = None  # the day of the record that was rejected last, where it can be read
         self._begin()
 
     def _begin(self) -> None:
@@ -68,8 +60,7 @@ class InvoiceReader:
 
     def _begin_lines(self) -> None:
         self._sum = RunningSum()
-        self._bad: RecordError | None = None
-        self._bad_raw = ""
+        self._bad, self._bad_raw = None, ""
         self._nesting.clear()
 
     def another(self, sha256: str | None) -> InvoiceReader:
@@ -80,23 +71,69 @@ class InvoiceReader:
         return self
 
     def items(self, events: Events) -> Found:
-        """Yield each invoice's lines, some at a time, and then the invoice, or the reject, that closes them."""
+        """Yield whole invoices, or lines, some at a time, and then the invoice, or the reject, that closes them."""
         for window in windows(events):
-            headers = self._headers(window)
-            heads = self._head.read_all([header.flat for header in headers])
-            ended = list(zip(headers, heads, strict=True))
-            passed = {id(event) for header, head in ended for event in self._passed(header, head)}
-            leaves = [leaf for event in window if id(event) not in passed for leaf in event.leaves]
-            self._values = iter(self._read_lines(leaves))
-            self._heads = iter(ended)
-            for event in window:
-                if id(event) not in passed:
-                    yield from self._steps[event.kind](event)
+            if window[0].kind is WHOLE:
+                together = self._together(window[0].whole)
+                yield from [together] if together else self.items(window[0].steps())
+            else:
+                yield from self._stepwise(window)
 
-    def _passed(self, header: Header, head: Values | RecordError) -> Sequence[Event]:
-        """Return the leaves of an invoice that is issued outside the period."""
+    def _stepwise(self, window: list[Event]) -> Found:
+        headers = self._headers(window)
+        heads = self._head.read_all([header.flat for header in headers])
+        ended = list(zip(headers, heads, strict=True))
+        passed = {id(event) for header, head in ended if self._passed(head) for event in header.leaves}
+        leaves = [leaf for event in window if id(event) not in passed for leaf in event.leaves]
+        self._values = iter(self._read_lines(leaves))
+        self._heads = iter(ended)
+        for event in window:
+            if id(event) not in passed:
+                yield from self._steps[event.kind](event)
+
+    def _passed(self, head: Values | RecordError) -> bool:
+        """Whether an invoice is issued outside the period, so that nobody asks for its lines."""
         day = None if isinstance(head, RecordError) else head[self._day_slot]
-        return header.leaves if self._period and day and not self._period.holds(day) else ()
+        return bool(self._period and day and not self._period.holds(day))
+
+    def _together(self, records: Sequence[Whole]) -> Invoices | None:
+        """Return the invoices of whole records; None where one must be rejected, which is done step by step."""
+        headers = [Header(record.members, record.raws) for record in records]
+        heads = self._head.read_all([header.flat for header in headers])
+        wanted = [Whole({}, []) if self._passed(head) else one for one, head in zip(records, heads, strict=True)]
+        try:
+            lines = self._line_columns(list(chain.from_iterable([one.leaves for one in wanted])))
+        except RecordError:
+            return None
+        given = chain.from_iterable([one.leaf_raws for one in wanted])
+        raws = list(given if self._keep_raw else repeat(None, len(lines[0])))
+        counts = [len(one.leaves) for one in wanted]
+        found = self._closed(headers, heads, counts, lines)
+        return None if found is None else Invoices(found, counts, [*lines, raws])
+
+    def _closed(
+        self, headers: list[Header], heads: Sequence[Values | RecordError], counts: list[int], lines: Columns
+    ) -> list[Invoice] | None:
+        """Return an invoice for each header, None as soon as one is for rejecting."""
+        computed, found, start = self.computed, list[Invoice](), 0
+        for header, head, count in zip(headers, heads, counts, strict=True):
+            self._begin_lines()
+            self._sum.add(*(lines[slot][start : start + count] for slot in (_NET, _TAX)))
+            item = self._end(header, head)
+            if isinstance(item, Reject):
+                self.computed = computed
+                return None
+            found.append(item)
+            start += count
+        self.invoices += len(found)
+        return found
+
+    def _line_columns(self, leaves: list[Any]) -> Columns:
+        """Return the canonical values of lines column by column.
+
+        :raises RecordError: when one of them cannot be read.
+        """
+        return self._line.columns(leaves)
 
     def _headers(self, window: list[Event]) -> list[Header]:
         """Return what came of each invoice besides its lines, of those that end in the window."""
@@ -177,43 +214,6 @@ class InvoiceReader:
             except RecordError as error:
                 self._spoil(error)
 
-    def _end(self, header: Header, values: Values | RecordError) -> Invoice | Reject:
-        try:
-            if self._bad or header.bad:
-                raise self._bad or header.bad  # type: ignore[misc] # one of them is there
-            self._no_objects_for_money(header.members)
-            if isinstance(values, RecordError):
-                raise values
-            return self._invoice(dict(zip(self._names.head, values, strict=True)), header)
-        except RecordError as error:
-            raw = "\n".join(part for part in (self._bad_raw, header.source_text(self._element, self._written)) if part)
-            self.rejected_day = _readable(self._day, header.flat)
-            return Reject(error.reason, raw[:_LONGEST_REJECT], _readable(self._id, header.flat))
-
-    def _no_objects_for_money(self, members: Mapping[str, Any]) -> None:
-        """Refuse an object where an amount should stand: taking no notice of it would lose the amount in silence."""
-        for name, value in members.items():
-            if type(value) in (dict, list) and value and (canonical := self._money.get(fold(name))):
-                raise RecordError(f"field {canonical} ({name}): expected a decimal amount, came {shown(value)}")
-
-    def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
-        for name in ("invoice_id", "currency"):
-            if values[name] is None:
-                raise RecordError(f"field {name} ({self._names.head[name][1][0]}): expected a value, nothing came")
-        totals = self._sum.complete(values["net_amount"], values["tax_amount"], values["gross_amount"])
-        self.computed += totals.origin == "computed"
-        kind = values["document_type"] or "invoice"
-        found = values | {
-            "document_type": kind,
-            "net_amount": totals.net,
-            "tax_amount": totals.tax,
-            "gross_amount": totals.gross,
-            "totals_origin": totals.origin,
-            "raw": header.source_text(self._element, self._written) if self._keep_raw else None,
-            "source_sha256": self._sha256,
-        }
-        return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
-
 
 def refuse_failure(reader: InvoiceReader) -> None:
     """Refuse an envelope that says that it failed, whatever came with it: that is not "no invoices".
@@ -233,16 +233,3 @@ def _no_object(what: str, value: Any) -> RecordError:
 
 def _lines(columns: Columns) -> list[InvoiceLine]:
     return list(map(InvoiceLine._make, zip(*columns, strict=True)))
-
-
-def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:
-    try:
-        return fields.read(flat)[0]
-    except RecordError:
-        return None
-
-
-def stated_positive(totals: Totals) -> bool:
-    """Whether a credit note's total is stated the EN 16931 way, as a positive amount."""
-    decisive = totals.gross if totals.gross not in (None, "0") else totals.net
-    return decisive not in (None, "0") and not str(decisive).startswith("-")

@@ -7,18 +7,30 @@ it or says where it breaks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from airflow_cloudbilling.parse.events import CLOSE, LEAVES, MEMBERS, OPEN, Event, Events, Shape, encoding_of
+from airflow_cloudbilling.parse.events import (
+    CLOSE,
+    LEAVES,
+    MEMBERS,
+    OPEN,
+    WHOLE,
+    Event,
+    Events,
+    Shape,
+    Whole,
+    encoding_of,
+)
 from airflow_cloudbilling.parse.fields import fold
 
 LARGEST = 1024 * 1024  # bytes; some fifteen times as much in memory when decoded
 _NAMES_KEPT = 4096
 _LEAVES = 400  # in one event: what is made of the smallest leaves takes a hundred times their place
+_TOGETHER = 1000  # leaves of whole records in one event
 _VALUES = msgspec.json.Decoder(float_hook=str)  # no float: numbers with a fraction stay as they were written
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _RAW_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -59,6 +71,7 @@ class Walk:
         self._named = shape.levels()
         self._marks = shape.beginnings()
         self._levels: dict[str, int] = {}  # by the names as they are written
+        self._splits: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}  # by the names in a record of level 1
 
     def holds_records(self, body: Any) -> bool:
         """Whether a body is a list, or an object that has one of the lists or is a record itself."""
@@ -68,17 +81,22 @@ class Walk:
 
     def is_complete(self, body: Any, data: bytes) -> bool:
         """Whether each list has been decoded: of two of one name in one record only the last is."""
-        decoded = Counter(self._lists(body, 0))
-        return all(data.count(msgspec.json.encode(name)) == number for name, number in decoded.items())
+        found: Counter[str] = Counter()
+        self._count_lists(body, 0, found)
+        return all(data.count(msgspec.json.encode(name)) == number for name, number in found.items())
 
-    def _lists(self, value: Any, level: int) -> Iterator[str]:
-        """Yield the names of the lists in one record or some."""
+    def _count_lists(self, value: Any, level: int, found: Counter[str]) -> None:
+        """Count the names of the lists in one record or some."""
+        alike: dict[tuple[str, ...], list[Any]] = {}
         for record in value if isinstance(value, list) else [value]:
-            for name in record if isinstance(record, dict) else ():
-                if (deeper := self._level(name)) > level:
-                    yield name
-                    if deeper < self._leaf:
-                        yield from self._lists(record[name], deeper)
+            if isinstance(record, dict):
+                alike.setdefault(tuple(record), []).append(record)
+        for shape, records in alike.items():
+            for name in self._split(shape, level)[1]:
+                found[name] += len(records)
+                if (deeper := self._level(name)) < self._leaf:
+                    for record in records:
+                        self._count_lists(record[name], deeper, found)
 
     def events(self, body: Any, data: bytes) -> Events:
         """Yield the steps through a body.
@@ -111,6 +129,11 @@ class Walk:
                 self._levels[name] = level
         return level
 
+    def _split(self, shape: tuple[str, ...], level: int) -> tuple[list[str], list[str]]:
+        """Return the names of what a record of a level says of itself, and those of its lists."""
+        lists = [name for name in shape if self._level(name) > level]
+        return [name for name in shape if name not in lists], lists
+
     def _member(self, name: str, value: Any, raw: Any, level: int) -> Events:
         deeper = self._level(name)
         if deeper > level:
@@ -128,18 +151,55 @@ class Walk:
             for some in (slice(start, start + _LEAVES) for start in range(0, len(elements), _LEAVES)):
                 texts = () if raw is None else list(map(_text, raws[some]))
                 yield Event(LEAVES, level, leaves=elements[some], raws=texts)
-            return
-        for element, its_raw in zip(elements, raws or repeat(None), strict=False):
+        elif level == 1 and self._leaf == 2:
+            yield from self._together(elements, raws or [None] * len(elements))
+        else:
+            yield from self._each(elements, raws or [None] * len(elements), level)
+
+    def _each(self, elements: Sequence[Any], raws: Sequence[Any], level: int) -> Events:
+        """Read records step by step."""
+        for element, raw in zip(elements, raws, strict=True):
             if isinstance(element, dict):
-                yield from self._record(element, _members(its_raw), level)
+                yield from self._record(element, _members(raw), level)
             else:
-                raws_of = {} if its_raw is None else {"": _text(its_raw)}
+                raws_of = {} if raw is None else {"": _text(raw)}
                 yield from (Event(OPEN, level), Event(MEMBERS, level, {"": element}, raws=raws_of), Event(CLOSE, level))
+
+    def _together(self, elements: Sequence[Any], raws: Sequence[Any]) -> Events:
+        """Read records whose only list holds leaves many at a time; one that is otherwise comes step by step."""
+        begin = leaves = 0
+        whole: list[Whole] = []
+        for end, (element, raw) in enumerate(zip(elements, raws, strict=True), 1):
+            if one := self._whole(element, raw):
+                whole.append(one)
+                leaves += len(one.leaves)
+            if leaves >= _TOGETHER or end == len(elements) or not one:
+                steps = partial(self._each, elements[begin : begin + len(whole)], raws[begin : begin + len(whole)], 1)
+                yield from [Event(WHOLE, 1, whole=whole, steps=steps)] if whole else ()
+                yield from () if one else self._each([element], [raw], 1)
+                whole, begin, leaves = [], end, 0
+
+    def _whole(self, element: Any, raw: Any) -> Whole | None:
+        """Return a record and its leaves, unless it is no such record."""
+        if type(element) is not dict or "" in element:
+            return None
+        if (split := self._splits.get(shape := tuple(element))) is None:
+            split = self._splits[shape] = self._split(shape, 1)
+        own, lists = split
+        leaves = element[lists[0]] if lists else []
+        if len(lists) > 1 or type(leaves) is not list or len(leaves) > _TOGETHER or set(map(type, leaves)) - {dict}:
+            return None
+        members = {name: element[name] for name in own}
+        if raw is None:
+            return Whole(members, leaves)
+        texts = _members(raw)
+        leaf_texts = list(map(_text, _elements(texts[lists[0]]))) if lists else []
+        return Whole(members, leaves, {name: _text(texts[name]) for name in own}, leaf_texts)
 
     def _record(self, record: Mapping[str, Any], raws: Mapping[str, Any], level: int) -> Events:
         """Read a record: what it says of itself, then its lists."""
-        lists = [name for name in record if self._level(name) > level]
-        members = {name: value for name, value in record.items() if name not in lists}
+        own, lists = self._split(tuple(record), level)
+        members = {name: record[name] for name in own}
         yield Event(OPEN, level)
         yield Event(MEMBERS, level, members, raws={name: _text(raws[name]) for name in members if name in raws})
         for name in lists:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
-from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Reject
+from airflow_cloudbilling.model import Invoice, InvoiceLine, Invoices, Outside, Period, Reject
 from airflow_cloudbilling.parse.invoices import Found
 from airflow_cloudbilling.parse.spill import Spill
 
-Selected = Iterator["list[InvoiceLine] | Invoice | Reject | Outside"]
+Selected = Iterator["list[InvoiceLine] | Invoice | Invoices | Reject | Outside"]
 
 
 class Seen:
@@ -53,8 +53,12 @@ class Selection:
         :param rejected_day: returns the day of the record that was rejected last, where it can be read.
         """
         self.records = self.new = 0
-        for item in found:
-            if isinstance(item, list):
+        for item in opened(found, lambda some: all_within(self._period, some)):
+            if isinstance(item, Invoices):
+                self.records += len(item.invoices)
+                self.new += sum([self._readings[-1].add(one.invoice_id) for one in item.invoices])
+                yield item
+            elif isinstance(item, list):
                 self._lines.append(item, len(item))
             else:
                 yield from self._closed(item, item.issue_date if isinstance(item, Invoice) else rejected_day())
@@ -72,6 +76,20 @@ class Selection:
         self._lines.clear()
         if new and not any(key in earlier for earlier in self._readings[:-1]):
             yield found
+
+
+def opened(found: Found, whole: Callable[[Invoices], bool]) -> Found:
+    """Yield what was found; whole invoices one by one, unless they may pass as they are."""
+    for item in found:
+        if isinstance(item, Invoices) and not whole(item):
+            yield from item.singly()
+        else:
+            yield item
+
+
+def all_within(period: Period, some: Invoices) -> bool:
+    """Whether all of some invoices are issued within a period."""
+    return all(one.issue_date and period.holds(one.issue_date) for one in some.invoices)
 
 
 def within(period: Period, item: Invoice | Reject, day: str | None) -> Invoice | Reject | Outside:

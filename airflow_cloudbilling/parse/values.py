@@ -30,6 +30,7 @@ _ALSO_CALLED = {"holland": "NL", "the netherlands": "NL", "great britain": "GB",
 _ODD = re.compile(f"{_NOT_STORABLE.pattern}|\r")
 _LONGEST_ID = 255  # characters
 _TEXT = {str}
+_TEXTS_OR_NOTHING = {str, type(None)}
 _WITH_NOTHING = {str, int, type(None)}
 _WITH_DECIMALS = {*_WITH_NOTHING, Decimal}
 _CACHED = 64  # characters of a value that is worth remembering; longer ones would fill the memory
@@ -73,6 +74,9 @@ def column(read: Reader, values: Sequence[Any]) -> Sequence[str | None]:
     if of_texts and kinds <= (_WITH_NOTHING if read is day else _WITH_DECIMALS):
         texts = [str(value) for value in values if value is not None] if kinds != _TEXT else values
         found = of_texts(texts) if texts else texts
+    if found is None and kinds <= _TEXTS_OR_NOTHING:  # currencies, countries and kinds repeat
+        known = {value: read(value) for value in set(values)}
+        return [known[value] for value in values]
     if found is None:
         return [read(value) for value in values]
     if len(found) == len(values):
@@ -214,13 +218,6 @@ def text(value: Any) -> str | None:
     raise Unreadable(f"expected a text, came {shown(value)}")
 
 
-_OF_TEXTS: Mapping[Reader, Callable[[Sequence[str]], Sequence[str | None] | None]] = {
-    amount: _amounts,
-    day: _days,
-    text: _texts,
-}
-
-
 def identifier(value: Any) -> str | None:
     """Read a record's id as text.
 
@@ -230,6 +227,18 @@ def identifier(value: Any) -> str | None:
     if found and len(found) > _LONGEST_ID:
         raise Unreadable(f"expected at most {_LONGEST_ID} characters, came {shown(found)}")
     return found
+
+
+def _identifiers(values: Sequence[str]) -> Sequence[str | None] | None:
+    return _texts(values) if len(max(values, key=len)) <= _LONGEST_ID else None
+
+
+_OF_TEXTS: Mapping[Reader, Callable[[Sequence[str]], Sequence[str | None] | None]] = {
+    amount: _amounts,
+    day: _days,
+    text: _texts,
+    identifier: _identifiers,
+}
 
 
 def currency(value: Any) -> str | None:

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import IO
 
 from airflow_cloudbilling.parse.events import Event, Events, Malformed, Shape, found
+from airflow_cloudbilling.parse.values import clean
 from airflow_cloudbilling.parse.xml_guard import prolog, utf8
 from airflow_cloudbilling.parse.xml_leaves import PlainLeaves
 from airflow_cloudbilling.parse.xml_records import Records
@@ -38,7 +39,7 @@ def read_xml(body: IO[bytes], shape: Shape, charset: str | None = None, *, keep_
     try:
         yield from source.read(before, chain([first], chunks))
     except etree.XMLSyntaxError as error:
-        reason, begin = _POSITION.sub("", error.msg), found((before + first)[:200])
+        reason, begin = _POSITION.sub("", clean(error.msg)), found((before + first)[:200])
         raise Malformed(
             f"the XML breaks off or is malformed after byte {source.position}: {reason}; it begins: {begin}"
         ) from None

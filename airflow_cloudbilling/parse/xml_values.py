@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_cloudbilling.parse.events import Malformed, found
 from airflow_cloudbilling.parse.fields import fold
+from airflow_cloudbilling.parse.values import clean
 from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def read_xml_value(
             parser.feed(chunk)
         root = parser.close()
     except etree.XMLSyntaxError as error:
-        raise Malformed(f"the XML breaks off or is malformed: {error.msg}; it begins: {found(first[:200])}") from None
+        reason, begin = clean(error.msg), found(first[:200])
+        raise Malformed(f"the XML breaks off or is malformed: {reason}; it begins: {begin}") from None
     return _Tree(frozenset(name.casefold() for name in dropped), camelled if camel else str).value(root, _DEEPEST)
 
 

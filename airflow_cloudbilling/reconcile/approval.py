@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import groupby, islice
+from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select, update
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.reconcile.arithmetic import Head
-from airflow_cloudbilling.reconcile.closes import APPROVED, REJECTED, Close, decide, members, read
+from airflow_cloudbilling.reconcile.closes import APPROVED, REJECTED, Close, decide, read
 from airflow_cloudbilling.reconcile.findings import OpenFindings
 from airflow_cloudbilling.reconcile.reading import Reader, SliceKey
 from airflow_cloudbilling.reconcile.summary import SHOWN, Summary, Sums
+from airflow_cloudbilling.staging.closes import members_of
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.reading import snapshot
 from airflow_cloudbilling.staging.tables import Tables
 
 _PAGE = 500
+
+
+class Asker(NamedTuple):
+    """A task instance that asks a person."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
 
 
 def summary_of(staging: Staging, close_id: str) -> Summary:
@@ -33,6 +45,27 @@ def summary_of(staging: Staging, close_id: str) -> Summary:
             sums.add(head)
         told = OpenFindings(connection, staging.tables, period)
         return Summary(period, close, dict(sorted(sums.by.items())), told.counts(), list(told.listed(SHOWN)))
+
+
+def asker_of(staging: Staging, close_id: str) -> Asker | None:
+    """Return who asked for a close last, if anybody did."""
+    close = staging.tables.close
+    with staging.engine.connect() as connection:
+        found = connection.scalar(select(close.c.asked_by).where(close.c.close_id == close_id))
+    return Asker(*json.loads(found)) if found else None
+
+
+def ask(staging: Staging, close_id: str, own: Asker, before: Asker | None) -> bool:
+    """Note who asks for a close.
+
+    :param before: who did so last, as far as the caller knows.
+    :returns: whether that was true, and so it is noted.
+    """
+    close = staging.tables.close
+    same = close.c.asked_by == json.dumps(before) if before else close.c.asked_by.is_(None)
+    with staging.engine.begin() as connection:
+        noted = update(close).where(close.c.close_id == close_id, same).values(asked_by=json.dumps(own))
+        return connection.execute(noted).rowcount == 1
 
 
 def approve(staging: Staging, close_id: str, by: str) -> Close:
@@ -63,7 +96,7 @@ def _unchanged(connection: Connection, tables: Tables, close_id: str) -> Iterato
     :raises ConfigurationError: at the end, when some are not staged as they were.
     """
     reader, changed = Reader(connection, tables), list[str]()
-    for key, group in groupby(members(connection, tables, close_id), key=lambda one: SliceKey(*one[:3])):
+    for key, group in groupby(members_of(connection, tables, close_id), key=lambda one: SliceKey(*one[:3])):
         while page := dict(islice(((one[3], one[4]) for one in group), _PAGE)):
             heads = reader.heads(key, page)
             for invoice_id, content_hash in page.items():

@@ -4,6 +4,10 @@ A rule is checked where its terms are staged. BT-106 (sum of line net amounts) i
 allowances and charges it equals BT-109, so BR-CO-10 compares the lines with that, and BR-CO-13 does where there are
 some. BR-CO-11 and 12 sum up single allowances and charges, which no vendor states. What a vendor rounds, it may round:
 lines finer than the currency's smallest unit, and VAT of lines, which EN 16931 does not know.
+
+Of the rules on the VAT breakdown two are checked: each row has its VAT (BR-46), and the taxable amounts add up to the
+net amount, which is what BR-S-08 and its like for other categories come to together. EN 16931's own validation lets
+these be off by less than 1, so here they only warn.
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ from airflow_cloudbilling.reconcile.currencies import DECIMALS, rounded, subunit
 
 _ZERO = Decimal(0)
 _HALF, _HUNDREDTH = Decimal("0.5"), Decimal("0.01")
+_STATED = {"net_amount": "net", "tax_amount": "VAT", "gross_amount": "gross", "payable_amount": "due"}
+_CATEGORIES = {"Z": "Z", "E": "E", "AE": "AE", "K": "IC", "G": "G", "O": "O", "L": "IG", "M": "IP"}
+_BY_CATEGORY = {category: f"BR-{name}-08" for category, name in _CATEGORIES.items()}
+TAXABLE = frozenset({"BR-S-08", *_BY_CATEGORY.values()})
 
 
 class Head(NamedTuple):
@@ -37,6 +45,8 @@ class Head(NamedTuple):
     rounding_amount: Decimal | None  # BT-114
     paid_amount: Decimal | None  # BT-113
     payable_amount: Decimal | None  # BT-115
+    totals_origin: str
+    status: str | None
     line_count: int
     preceding_invoice: str | None  # BT-25
     buyer_id: str | None
@@ -62,10 +72,14 @@ class Tax(NamedTuple):
     rate: Decimal | None  # BT-119
     taxable_amount: Decimal | None  # BT-116
     tax_amount: Decimal | None  # BT-117
+    category: str | None = None  # BT-118
 
 
 class Broken(NamedTuple):
-    """A rule that does not hold."""
+    """A rule that does not hold.
+
+    :param actual: names the difference, by which a person who accepts it knows it from another.
+    """
 
     rule: str
     expected: str
@@ -75,10 +89,13 @@ class Broken(NamedTuple):
 
 def money(amount: Decimal, currency: str | None) -> str:
     """Return an amount with at least the decimals of its currency, the same text whatever database it comes from."""
-    text = f"{amount:f}"
-    whole, _, fraction = text.partition(".")
+    return f"{_number(amount, currency)}{f' {currency}' if currency else ''}"
+
+
+def _number(amount: Decimal, currency: str | None) -> str:
+    whole, _, fraction = f"{amount:f}".partition(".")
     fraction = fraction.rstrip("0").ljust(DECIMALS.get(currency or "", 2), "0")
-    return f"{whole}{'.' * bool(fraction)}{fraction}{f' {currency}' if currency else ''}"
+    return f"{whole}{'.' * bool(fraction)}{fraction}"
 
 
 def check(head: Head, sums: LineSums, taxes: Sequence[Tax], rounded_lines: Callable[[], Decimal]) -> Iterator[Broken]:
@@ -94,12 +111,16 @@ def check(head: Head, sums: LineSums, taxes: Sequence[Tax], rounded_lines: Calla
     if head.currency not in DECIMALS:
         message = "Ask the vendor which currency is meant; the connection's field_map or default_currency names it."
         yield Broken("unknown-currency", "a currency of ISO 4217", head.currency or "no currency", message)
+    else:
+        yield from _decimals(head)
     if sums.lines != head.line_count:
         message = "Lines are missing or too many in staging; import the period again."
-        yield Broken("count-mismatch", f"{head.line_count} lines", f"{sums.lines} lines", message)
+        actual = f"{sums.lines} lines ({sums.lines - head.line_count:+d})"
+        yield Broken("count-mismatch", f"{head.line_count} lines", actual, message)
     else:
         yield from _line_sum(head, sums, rounded_lines)
     yield from _tax_sum(head, sums, taxes)
+    yield from _taxable(head, sums, taxes)
     yield from _gross(head)
     yield from _due(head)
     yield from _rates(head, taxes)
@@ -108,24 +129,45 @@ def check(head: Head, sums: LineSums, taxes: Sequence[Tax], rounded_lines: Calla
 def _broken(rule: str, head: Head, expected: Decimal, actual: Decimal, what: str) -> Broken:
     sign = " Header and lines differ in sign." if expected == -actual and expected else ""
     message = f"{what}{sign} Ask the vendor for a corrected invoice, or accept the difference."
-    return Broken(rule, money(expected, head.currency), money(actual, head.currency), message)
+    off = _number(exact_sum(actual, expected.copy_negate()), head.currency)
+    told = f"{money(actual, head.currency)} ({'+' * (actual > expected)}{off})"
+    return Broken(rule, money(expected, head.currency), told, message)
+
+
+def _decimals(head: Head) -> Iterator[Broken]:
+    """BR-DEC-12, 13, 14 and 18: no total is finer than the currency's smallest unit."""
+    if head.totals_origin != "stated":
+        return
+    fine = {what: amount for name, what in _STATED.items() if (amount := getattr(head, name)) is not None}
+    finer = ((what, amount) for what, amount in fine.items() if rounded(amount, head.currency) != amount)
+    told = [f"{what} {_number(amount, head.currency)}" for what, amount in finer]
+    if told:
+        message = "A payment cannot be that exact: ask the vendor which amount is owed, or accept it."
+        most = f"at most {DECIMALS[head.currency or '']} decimals of {head.currency}"
+        yield Broken("BR-DEC", most, ", ".join(told), message)
+
+
+def _net_of_lines(head: Head, sums: LineSums) -> Decimal:
+    """Return what the lines come to, less allowances (BT-107) and with charges (BT-108)."""
+    less, more = head.allowance_total or _ZERO, head.charge_total or _ZERO
+    return exact_sum(sums.net, less.copy_negate(), more)
 
 
 def _line_sum(head: Head, sums: LineSums, rounded_lines: Callable[[], Decimal]) -> Iterator[Broken]:
     """BR-CO-10: BT-106 = Σ BT-131; BR-CO-13: BT-109 = Σ BT-131 - BT-107 + BT-108."""
-    net, less, more = head.net_amount, head.allowance_total or _ZERO, head.charge_total or _ZERO
+    net = head.net_amount
     if net is None or not sums.nets:
         return
-    expected = exact_sum(sums.net, less.copy_negate(), more)
+    expected = _net_of_lines(head, sums)
     if expected == net:
         return
     if sums.nets < sums.lines:  # nobody knows what the others come to
         return
     if rounded(expected, head.currency) != expected:
-        by_line = exact_sum(rounded_lines(), less.copy_negate(), more)
+        by_line = _net_of_lines(head, sums._replace(net=rounded_lines()))
         if net in (rounded(expected, head.currency), by_line):
             return
-    if less or more:
+    if head.allowance_total or head.charge_total:
         what = "The net amount (BT-109) is not the sum of the lines less allowances and with charges."
         yield _broken("BR-CO-13", head, expected, net, what)
     else:
@@ -147,11 +189,32 @@ def _tax_sum(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broke
             yield _broken("BR-CO-14", head, sums.tax, tax, "The VAT (BT-110) is not the sum of the lines' VAT.")
 
 
+def _taxable(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broken]:
+    """BR-46: each row of the VAT breakdown has its VAT; BR-S-08 and its like: Σ BT-116 = Σ BT-131 - BT-107 + BT-108.
+
+    Where the net amount is not the sum of the lines, which is told as such, either will do.
+    """
+    if without := [row for row in taxes if row.tax_amount is None]:
+        message = "Ask the vendor what VAT it charges at that rate, or accept it."
+        rates = ", ".join("no rate" if row.rate is None else f"{row.rate.normalize():f} %" for row in without)
+        yield Broken("BR-46", "VAT of each row of the VAT breakdown", f"none at {rates}", message)
+    stated = [row.taxable_amount for row in taxes if row.taxable_amount is not None]
+    if head.net_amount is None or not stated or len(stated) < len(taxes):
+        return
+    taxable = exact_sum(*stated)
+    if taxable not in (head.net_amount, _net_of_lines(head, sums) if sums.nets == sums.lines > 0 else None):
+        categories = {row.category for row in taxes}
+        rule = _BY_CATEGORY.get(categories.pop() or "", "BR-S-08") if len(categories) == 1 else "BR-S-08"
+        what = "The taxable amounts of the VAT breakdown (BT-116) do not add up to the net amount."
+        yield _broken(rule, head, head.net_amount, taxable, what)
+
+
 def _gross(head: Head) -> Iterator[Broken]:
-    """BR-CO-15: BT-112 = BT-109 + BT-110."""
+    """BR-CO-15: BT-112 = BT-109 + BT-110, where nobody states any VAT that is none."""
     net, tax, gross = head.net_amount, head.tax_amount, head.gross_amount
-    if net is not None and tax is not None and gross is not None and (expected := exact_sum(net, tax)) != gross:
-        yield _broken("BR-CO-15", head, expected, gross, "The gross amount (BT-112) is not net amount and VAT.")
+    if net is not None and gross is not None and (expected := exact_sum(net, tax or _ZERO)) != gross:
+        what = "The gross amount (BT-112) is not net amount and VAT."
+        yield _broken("BR-CO-15", head, expected, gross, what if tax is not None else f"{what} No VAT is stated.")
 
 
 def _due(head: Head) -> Iterator[Broken]:
@@ -167,7 +230,7 @@ def _due(head: Head) -> Iterator[Broken]:
 
 def _rates(head: Head, taxes: Sequence[Tax]) -> Iterator[Broken]:
     """BR-CO-17: BT-117 = BT-116 x BT-119 / 100, rounded to the currency's smallest unit."""
-    for rate, taxable, tax in taxes:
+    for rate, taxable, tax, _ in taxes:
         if rate is None or taxable is None or tax is None:
             continue
         expected = rounded(exact_product(exact_product(taxable, rate), _HUNDREDTH), head.currency)

@@ -6,7 +6,7 @@ A finding is the same as long as rule, invoice (or slice) and actual value are. 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,13 +15,33 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.reconcile.arithmetic import Broken
+from airflow_cloudbilling.reconcile.arithmetic import TAXABLE, Broken
 from airflow_cloudbilling.reconcile.reading import SliceKey
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.tables import Tables
 
 _BATCH = 500  # rows in one statement
-_WARNINGS = frozenset({"amount-drift", "credit-without-invoice", "unreadable-amounts", "volume-drift"})
+_WARNINGS = TAXABLE | {
+    "BR-DEC",
+    "amount-drift",
+    "credit-without-invoice",
+    "loaded-early",
+    "not-issued",
+    "unreadable-amounts",
+    "volume-drift",
+}
+
+
+class Told(NamedTuple):
+    """A rule that does not hold, and of what.
+
+    :param severity: ``error`` or ``warning``; empty: the rule's own.
+    """
+
+    key: SliceKey
+    broken: Broken
+    invoice_id: str | None = None
+    severity: str = ""
 
 
 class Known(NamedTuple):
@@ -79,11 +99,13 @@ class MonthFindings:
         for finding_id, resolved, decided, *values in self.connection.execute(query):
             yield _digest(values[:6]), Known(finding_id, not resolved, None if decided else _digest(values[6:]))
 
-    def tell(self, key: SliceKey, broken: Broken, *, invoice_id: str | None = None, severity: str = "") -> None:
-        """Write that a rule does not hold, unless that is known.
+    def write(self, found: Iterable[Told]) -> None:
+        """Write what is not known yet, and resolve what is not told again."""
+        for one in found:
+            self._tell(*one)
+        self._finish()
 
-        :param severity: ``error`` or ``warning``; empty: the rule's own.
-        """
+    def _tell(self, key: SliceKey, broken: Broken, invoice_id: str | None, severity: str) -> None:
         severity = severity or ("warning" if broken.rule in _WARNINGS else "error")
         identity = _digest([broken.rule, *key, invoice_id, broken.actual])
         words = {"severity": severity, "expected": broken.expected, "message": broken.message}
@@ -98,8 +120,7 @@ class MonthFindings:
             self.connection.execute(update(finding).where(finding.c.finding_id == known.finding_id).values(words))
         self._known[identity] = Known("", False, b"")  # whatever is left at the end is no longer true
 
-    def finish(self) -> None:
-        """Write what is still held, and resolve what was not told again."""
+    def _finish(self) -> None:
         self._flush()
         finding, mended = self.tables.finding, (one.finding_id for one in self._known.values() if one.is_open)
         while ids := list(islice(mended, _BATCH)):
@@ -111,13 +132,14 @@ class MonthFindings:
             rows, self._new = self._new, []
             self.connection.execute(insert(self.tables.finding), rows)
 
-    def told_by_loads(self, rule: str, key: SliceKey, ids: Collection[str]) -> set[str]:
-        """Return which invoices loads have told the same rule of, and still do."""
-        finding = self.tables.finding
-        own = and_(*(finding.c[name] == value for name, value in key._asdict().items()), finding.c.rule == rule)
-        by_load = and_(finding.c.load_id.is_not(None), finding.c.resolved_at.is_(None))
-        query = select(finding.c.invoice_id).where(own, by_load, finding.c.invoice_id.in_(list(ids)))
-        return set(self.connection.scalars(query))
+
+def told_by_loads(connection: Connection, tables: Tables, rule: str, key: SliceKey, ids: Collection[str]) -> set[str]:
+    """Return of which invoices loads have told a rule, and still do."""
+    finding = tables.finding
+    own = and_(*(finding.c[name] == value for name, value in key._asdict().items()), finding.c.rule == rule)
+    by_load = and_(finding.c.load_id.is_not(None), finding.c.resolved_at.is_(None))
+    query = select(finding.c.invoice_id).where(own, by_load, finding.c.invoice_id.in_(list(ids)))
+    return set(connection.scalars(query))
 
 
 class OpenFindings:

@@ -96,8 +96,9 @@ class Reader:
         columns = [tax.c[name] for name in Tax._fields]
         query = select(tax.c.invoice_id, *columns).where(_in(tax, key, ids)).order_by(tax.c.invoice_id, "tax_number")
         found: dict[str, list[Tax]] = {}
-        for invoice_id, *amounts in self.connection.execute(query):
-            found.setdefault(invoice_id, []).append(Tax(*map(_decimal, amounts)))
+        for invoice_id, rate, taxable, amount, category in self.connection.execute(query):
+            row = Tax(_decimal(rate), _decimal(taxable), _decimal(amount), category)
+            found.setdefault(invoice_id, []).append(row)
         return found
 
     def rounded_lines(self, key: SliceKey, head: Head) -> Callable[[], Decimal]:

@@ -7,6 +7,7 @@ from html import escape
 from itertools import chain
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.look import STYLE
 from airflow_cloudbilling.reconcile.arithmetic import money
 from airflow_cloudbilling.reconcile.closes import APPROVED
 from airflow_cloudbilling.reconcile.findings import OpenFinding
@@ -17,13 +18,7 @@ _LEFT = 3  # columns that are text
 _ROWS = 24  # of the table, on one screen
 BODY = 4000  # characters of a question: Airflow cuts longer fields where it shows them
 _HTML = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1b1f24 }}
-table {{ border-collapse: collapse; margin: 1rem 0 }}
-th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #d5dae0 }}
-th {{ text-align: left }} td.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }}
-tr.error td:first-child {{ color: #b3261e; font-weight: 600 }} code {{ overflow-wrap: anywhere }}
-</style></head><body>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head><body>
 """
 
 
@@ -36,9 +31,9 @@ def screen(summary: Summary) -> str:
     if len(rows) > _ROWS:
         table.append(f"… and {len(rows) - _ROWS} rows more")
     found = [f"{severity:8} {rule}: {count}" for (severity, rule), count in summary.counts.items()]
-    named = [_named(one) for one in summary.first]
+    listed = [named(one) for one in summary.first]
     return "\n".join(
-        (f"Month {summary.period.key}, close {summary.close.close_id}", *table, *found, *named, _do(summary))
+        (f"Month {summary.period.key}, close {summary.close.close_id}", *table, *found, *listed, _do(summary))
     )
 
 
@@ -56,8 +51,8 @@ def question(summary: Summary, most: int = BODY) -> str:
     foot = ["", f"Close `{close.close_id}`, SHA-256 `{close.sha256}`"]
     counted = [f"* {severity} `{rule}`: {count}" for (severity, rule), count in summary.counts.items()]
     table = list(_markdown_table(_COLUMNS, _rows(summary)))
-    named = [f"* {_markdown(_named(one))}" for one in summary.first]
-    return "\n".join((*head, *_fitting([*table, "", *counted, *named], most - len("\n".join(head + foot)) - 40), *foot))
+    names = [f"* {_markdown(named(one))}" for one in summary.first]
+    return "\n".join((*head, *_fitting([*table, "", *counted, *names], most - len("\n".join(head + foot)) - 40), *foot))
 
 
 def report(summary: Summary, findings: Iterable[OpenFinding], location: str) -> Iterator[str]:
@@ -96,7 +91,8 @@ def _where(one: OpenFinding) -> str:
     return " ".join(part for part in (one.provider, one.account, one.kind, one.invoice_id) if part)
 
 
-def _named(one: OpenFinding) -> str:
+def named(one: OpenFinding) -> str:
+    """Return a finding in one line."""
     return f"{one.severity} {one.rule}, {_where(one)}: expected {one.expected}, is {one.actual} [{one.finding_id}]"
 
 
@@ -153,7 +149,7 @@ def _markdown_report(summary: Summary, findings: Iterable[OpenFinding]) -> Itera
 
 def _html_report(summary: Summary, findings: Iterable[OpenFinding]) -> Iterator[str]:
     title, close = f"Month {summary.period.key}", summary.close
-    yield _HTML.format(title=title)
+    yield _HTML.format(title=title, style=STYLE)
     yield f"<h1>{title}</h1>\n<p>{escape(_do(summary))}</p>\n"
     yield from _html_table(_COLUMNS, ((row, "") for row in _rows(summary)), _LEFT)
     if summary.counts:

@@ -148,7 +148,7 @@ def row_items(bill: Bill) -> list[Record]:
 
 def number(bill: Bill) -> str:
     """Return the number that people know an invoice by."""
-    return f"INV-{bill.issued:%Y}-{int(bill.invoice_id) % _INDEX:05d}"
+    return f"INV-{bill.issued:%Y%m}-{int(bill.invoice_id) % _INDEX:05d}"
 
 
 def charges(bill: Bill) -> Iterator[Charge]:

@@ -158,6 +158,8 @@ def priced(charge: Charge, currency: Currency, unit_price: Decimal, discount: De
 class Reseller:
     """The data set; nothing is kept, every invoice is computed from the seed, its kind, month and index.
 
+    Each month has the same customers, items and amounts, as steady customers have, so that none drifts.
+
     :param months: number of months; the last is ``last_month`` (any day of it).
     :param invoices: invoices in each month and kind.
     :param prefixes: kind → the letters that its invoice ids begin with.
@@ -208,7 +210,7 @@ class Reseller:
             raise ValueError(f"{invoice_id!r} is not an invoice id of the sandbox") from None
 
     def _purchase(self, month: Period, index: int) -> Bill:
-        rng = random.Random(f"{self.seed}/{month.key}/{index}")
+        rng = random.Random(f"{self.seed}/{self.months[-1].key}/{index}")
         currency = CURRENCIES[index % len(CURRENCIES)]
         credit = index % 12 in (5, 8)  # 5: stated positive; 8: stated negative
         bill = Bill(
@@ -226,8 +228,9 @@ class Reseller:
         return bill.with_charges(_negative) if index % 12 == 8 else bill
 
     def _issued(self, month: Period, index: int, rng: random.Random) -> date:
-        last = (month.end - month.start).days - 1
-        return month.start + timedelta(days={0: 0, self.invoices - 1: last}.get(index, rng.randrange(last + 1)))
+        last, longest = ((one.end - one.start).days - 1 for one in (month, self.months[-1]))
+        drawn = min(rng.randrange(longest + 1), last)  # as many numbers are drawn in each month
+        return month.start + timedelta(days={0: 0, self.invoices - 1: last}.get(index, drawn))
 
 
 def _shares(rng: random.Random, billed: Period, currency: Currency, index: int) -> tuple[Share, ...]:
@@ -269,12 +272,18 @@ def _charge(rng: random.Random, billed: Period, currency: Currency, index: int, 
         tax=None if index % 9 == 4 and line % 2 else Decimal(0),
         start=billed.start,
         end=billed.end - timedelta(days=1),
-        key=hashlib.sha256(f"{rng.random()}/{line}".encode()).hexdigest()[:16],
+        key=_key(f"{rng.random()}/{line}", billed),
         purchase_price=price,
         purchase_discount=discount,
     )  # fmt: skip
     bought = priced(bare, currency, price, discount)
     return bought._replace(purchase_discount=bought.discount)
+
+
+def _key(drawn: str, billed: Period) -> str:
+    """Return a key of its own for each month, whose first digit is the same in all: it says what is sold on."""
+    first, month = hashlib.sha256(drawn.encode()).hexdigest()[0], f"{billed.key}/{drawn}"
+    return first + hashlib.sha256(month.encode()).hexdigest()[:15]
 
 
 def _negative(charge: Charge) -> Charge:

@@ -10,15 +10,27 @@ from urllib.parse import parse_qsl, urlsplit
 
 from airflow_cloudbilling import rate_limit
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError
-from airflow_cloudbilling.model import Invoice, Notice, Period, Stated
-from airflow_cloudbilling.parse import Malformed
+from airflow_cloudbilling.model import Invoice, Invoices, Notice, Period, Stated
+from airflow_cloudbilling.parse import Malformed, shown
 from airflow_cloudbilling.parse.records import read_value
-from airflow_cloudbilling.parse.selection import within
+from airflow_cloudbilling.parse.selection import all_within, opened, within
 from airflow_cloudbilling.settings import Field, Settings
-from airflow_cloudbilling.source import Ask, Conversation, Endpoint, Item, Record, Reply, Request, Source, Verdict
+from airflow_cloudbilling.source import (
+    Ask,
+    Conversation,
+    Endpoint,
+    Item,
+    Record,
+    Reply,
+    Request,
+    Source,
+    Verdict,
+    singly,
+)
 from airflow_cloudbilling.sources import cloudonex_answers as answers
+from airflow_cloudbilling.sources.cloudonex_names import NAMES
 from airflow_cloudbilling.sources.cloudonex_pages import DROPPED, RESOURCES, Page, Turns, single
-from airflow_cloudbilling.sources.cloudonex_records import NAMES, Reader, has_items
+from airflow_cloudbilling.sources.cloudonex_records import Reader, has_items
 from airflow_cloudbilling.sources.cloudonex_requests import (
     FIELDS,
     default_currency,
@@ -128,7 +140,7 @@ class CloudOnex(Source):
         try:
             record = single(reply)
             if not isinstance(record, dict) or str(record.get("id", listed["id"])) != str(listed["id"]):
-                raise Malformed(f"expected the record with the id {listed['id']}, another or none came")
+                raise Malformed(f"expected the record with the id {shown(listed['id'])}, another or none came")
         except Malformed as error:
             answers.malformed(reply, error, settings)
         yield from reading.found([{**listed, **record}], reply)
@@ -143,7 +155,7 @@ class CloudOnex(Source):
         others = 0
         try:
             for records in Page(reply, reading.resource, tolerant=True):
-                found = [item for item in reading.found(records, reply) if isinstance(item, Invoice)]
+                found = [item for item in singly(reading.found(records, reply)) if isinstance(item, Invoice)]
                 yield from found
                 others += len(records) - len(found)
         except Malformed as error:
@@ -235,7 +247,12 @@ class _Reading:
         """
         reader, of, lines = self._reader, iter(records), list[Item]()
         reader.another(reply.sha256)
-        for item in reader.items(reader.events(records)):
+        full = bare is None or all(map(has_items, records))
+        for item in opened(reader.items(reader.events(records)), lambda some: full and all_within(self._window, some)):
+            if isinstance(item, Invoices):  # all that the records hold
+                self._computed += reader.computed
+                yield item
+                return
             if isinstance(item, list):
                 lines.append(item)
                 continue

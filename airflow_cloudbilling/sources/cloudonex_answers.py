@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from airflow_cloudbilling import rate_limit
 from airflow_cloudbilling.errors import InDoubtError, MalformedReplyError, RefusedError
-from airflow_cloudbilling.parse import Malformed
+from airflow_cloudbilling.parse import Malformed, clean
 from airflow_cloudbilling.redaction import excerpt, redact, without_members
 from airflow_cloudbilling.retry import retry_after
 from airflow_cloudbilling.settings import Settings
@@ -52,7 +52,7 @@ def malformed(reply: Reply, error: Malformed, settings: Settings) -> NoReturn:
 
 def shown_path(request: Request) -> str:
     """Return the endpoint that a request is about, wherever it stands."""
-    return request.params.get("ng") or request.path.lstrip("/")
+    return clean(request.params.get("ng") or request.path.lstrip("/"))
 
 
 def _of_good_status(reply: Reply, settings: Settings) -> Verdict:

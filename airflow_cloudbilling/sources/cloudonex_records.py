@@ -1,14 +1,13 @@
-"""Where CloudOnex's records hold what is staged: the document's fields, and the rows of the product's own tables.
+"""CloudOnex's records as invoices, and what the rows of the product's own tables leave open is worked out.
 
-The traps of the rows are in vendor facts 3b: a line's tax amount that is never filled, the currency as a number,
-``credit`` for what was paid, a number in two parts.
+The traps of the rows are in vendor facts 3b: a line's tax amount that is never filled, a number in two parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
@@ -19,107 +18,32 @@ from airflow_cloudbilling.parse import (
     LEAVES,
     MEMBERS,
     OPEN,
+    WHOLE,
     Event,
     Fields,
     InvoiceReader,
     Names,
-    Shape,
     Unreadable,
     Wanted,
+    Whole,
     amount,
-    country,
-    currency,
-    day,
     document_type,
     fold,
-    identifier,
     text,
 )
 from airflow_cloudbilling.parse.fields import Values
 from airflow_cloudbilling.parse.header import Header
-from airflow_cloudbilling.parse.names import LINE_NAMES, Table
+from airflow_cloudbilling.parse.names import LINE_NAMES
+from airflow_cloudbilling.parse.nesting import Columns
 from airflow_cloudbilling.parse.records import json_text, listed, source_text
+from airflow_cloudbilling.sources.cloudonex_names import SHAPE
 
-SHAPE = Shape(lists=("invoices", "items"), marks=("id",), root="")
 _ITEMS = ("items", "invoiceitems", "lineitems", "lines")  # folded
 _NAMES_KEPT = 500  # in one shape
 _ASIDE = ("invoicenum", "cn", "type", "tax2", "taxtotal", "currency")
-_YES = ("1", "true", "yes", "on")
 _DISCOUNT, _NET, _TAX, _RATE, _QUANTITY, _PRICE = map(
     LINE_NAMES.index, ("discount", "net_amount", "tax_amount", "tax_rate", "quantity", "unit_price")
 )
-_NO_DAY = "0000-00-00"  # how MySQL writes nothing
-
-
-def _day(value: Any) -> str | None:
-    return None if isinstance(value, str) and value.strip().startswith(_NO_DAY) else day(value)
-
-
-def _iso(value: Any) -> str | None:
-    """Read a currency where it may also be a number of the product's own table, or a symbol."""
-    code = text(value)
-    return currency(code) if code and len(code) == 3 and code.isascii() and code.isalpha() else None
-
-
-def _credit(value: Any) -> str | None:
-    return "credit_note" if (text(value) or "").casefold() in _YES else document_type(value)
-
-
-_NOWHERE: tuple[str, ...] = ()
-_HEAD: Table = {
-    "invoice_id": (identifier, ("id",)),
-    "invoice_number": (text, ("invoice_number", "purchase_number", "number")),  # else invoicenum + cn
-    "document_type": (_credit, ("is_credit_invoice", "document_type")),
-    "issue_date": (_day, ("date", "issued_date", "issue_date", "invoice_date", "purchase_date", "created_at")),
-    "due_date": (_day, ("due_date", "duedate")),  # never datepaid, which is filled when the invoice is made
-    "period_start": (day, _NOWHERE),
-    "period_end": (day, _NOWHERE),
-    "currency": (_iso, ("currency_iso_code", "currency_code", "currency")),
-    "seller_name": (text, _NOWHERE),
-    "seller_vat_id": (text, _NOWHERE),
-    "seller_country": (country, _NOWHERE),
-    "buyer_id": (text, _NOWHERE),
-    "buyer_name": (text, _NOWHERE),
-    "buyer_vat_id": (text, _NOWHERE),
-    "buyer_country": (country, _NOWHERE),
-    "net_amount": (amount, ("subtotal", "net_amount")),
-    "tax_amount": (amount, ("tax", "tax_amount")),  # + tax2, or tax_total
-    "gross_amount": (amount, ("total", "amount", "grand_total", "gross_amount")),
-    "allowance_total": (amount, ("discount",)),
-    "charge_total": (amount, _NOWHERE),
-    "rounding_amount": (amount, _NOWHERE),
-    "paid_amount": (amount, ("credit", "paid_amount", "amount_paid")),
-    "payable_amount": (amount, ("amount_due", "balance_due", "due_amount")),  # else total - credit
-    "status": (text, ("status",)),
-    "preceding_invoice": (text, _NOWHERE),
-}
-_OTHER_PARTY: Mapping[str, Table] = {  # of an invoice it buys, of a purchase it sells
-    "sales": {
-        "buyer_id": (text, ("customer_id", "userid", "cid", "customer.id", "contact.id")),
-        "buyer_name": (text, ("customer_name", "account", "customer.account", "contact.account", "contact.name")),
-        "buyer_country": (country, ("billing_country",)),
-    },
-    "purchase": {
-        "seller_name": (text, ("supplier_name", "account", "supplier.account", "supplier.name", "contact.account")),
-        "seller_country": (country, ("billing_country",)),
-    },
-}
-_LINE: Table = {
-    **dict.fromkeys(LINE_NAMES, (text, _NOWHERE)),
-    "line_id": (text, ("id",)),
-    "item_code": (text, ("itemcode", "item_code", "sku")),
-    "description": (text, ("description", "name")),
-    "quantity": (amount, ("qty", "quantity")),
-    "unit": (text, ("unit",)),
-    "unit_price": (amount, ("amount", "unit_price", "price")),
-    "discount": (amount, ("discount_amount", "discount")),
-    "net_amount": (amount, ("total", "line_total")),
-    "tax_rate": (amount, ("tax_rate", "taxrate")),
-    "tax_amount": (amount, ("taxamount", "tax_amount")),
-    "period_start": (day, _NOWHERE),
-    "period_end": (day, _NOWHERE),
-}
-NAMES = {kind: Names(SHAPE, {**_HEAD, **theirs}, _LINE, {}) for kind, theirs in _OTHER_PARTY.items()}
 
 
 def has_items(record: Any) -> bool:
@@ -172,19 +96,39 @@ class Reader(InvoiceReader):
         self._default_currency = default_currency
         self._line = Fields([*self._line.wanted, Wanted("discount_type", _percentage, ("discount_type",))])
 
-    def events(self, records: Iterable[Any]) -> Iterator[Event]:
+    def events(self, records: Sequence[Any]) -> Iterator[Event]:
         """Yield the steps through records."""
+        whole = [one for one in map(self._whole, records) if one]
+        if whole and len(whole) == len(records):
+            yield Event(WHOLE, 1, whole=whole, steps=partial(self._each, records))
+        else:
+            yield from self._each(records)
+
+    def _whole(self, record: Any) -> Whole | None:
+        """Return a record with its lines, unless it is something else, or has several lists of them."""
+        if not isinstance(record, dict) or "" in record:
+            return None
+        own, lists = _split(record)
+        lines = lists[0] if lists else []
+        if len(lists) > 1 or set(map(type, lines)) - {dict}:
+            return None
+        return Whole(own, lines, self._raws(own), self._texts(lines))
+
+    def _each(self, records: Iterable[Any]) -> Iterator[Event]:
+        """Yield the same step by step."""
         for record in records:
             yield Event(OPEN, 1)
-            members = record if isinstance(record, dict) else {"": record}
-            lists = [name for _, name in _named(members, _ITEMS)]
-            own = {name: value for name, value in members.items() if name not in lists}
-            raws = {name: source_text(value) for name, value in own.items()} if self._keep_raw else {}
-            yield Event(MEMBERS, 1, own, raws=raws)
-            for items in (listed(members[name]) for name in lists):
-                texts = list(map(source_text, items)) if self._keep_raw else ()
-                yield Event(LEAVES, SHAPE.leaf, leaves=items, raws=texts)
+            own, lists = _split(record if isinstance(record, dict) else {"": record})
+            yield Event(MEMBERS, 1, own, raws=self._raws(own))
+            for items in lists:
+                yield Event(LEAVES, SHAPE.leaf, leaves=items, raws=self._texts(items))
             yield Event(CLOSE, 1)
+
+    def _raws(self, own: Mapping[str, Any]) -> dict[str, str]:
+        return {name: source_text(value) for name, value in own.items()} if self._keep_raw else {}
+
+    def _texts(self, items: Sequence[Any]) -> Sequence[str]:
+        return list(map(source_text, items)) if self._keep_raw else ()
 
     def _invoice(self, values: dict[str, str | None], header: Header) -> Invoice:
         said = {folded: header.members[name] for folded, name in _named(header.members, _ASIDE)}
@@ -207,6 +151,14 @@ class Reader(InvoiceReader):
         found = super()._read_lines(leaves)
         return [line if isinstance(line, RecordError) else self._completed(*line) for line in found]
 
+    def _line_columns(self, leaves: list[Any]) -> Columns:
+        *lines, percentages = super()._line_columns(leaves)
+        zeros = "0" in lines[_TAX] or None in lines[_NET]
+        if zeros or any(percentages):
+            rows = map(self._completed, *lines, percentages)
+            lines = [*zip(*rows, strict=True)] if leaves else lines
+        return lines
+
     def _completed(self, *values: str | None) -> Values:
         """Return a line's values, of which the last says whether its discount is a percentage."""
         *line, percentage = values
@@ -217,6 +169,13 @@ class Reader(InvoiceReader):
         if line[_TAX] == "0" and line[_RATE] not in (None, "0") and line[_NET] != "0":
             line[_TAX] = None  # the product writes 0.00 whatever the tax is
         return tuple(line)
+
+
+def _split(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Any]]]:
+    """Return what a record says of itself, and its lists of lines."""
+    lists = [name for _, name in _named(record, _ITEMS)]
+    own = {name: value for name, value in record.items() if name not in lists}
+    return own, [listed(record[name]) for name in lists]
 
 
 def _percentage(kind: Any) -> str | None:

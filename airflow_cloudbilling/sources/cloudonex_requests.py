@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.parse import Unreadable, currency
 from airflow_cloudbilling.parse.records import form_encoded, json_text
 from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import Request
+from airflow_cloudbilling.urls import path_part
 
 _API = "api/v2"
 FIELDS: tuple[Field, ...] = (
@@ -77,7 +77,7 @@ def one(
 ) -> Request:
     """Return a request about one record."""
     name = resource.removesuffix("s") if option("resource_style", settings) == "singular" else resource
-    return request_of(method, f"{name}/{quote(str(record_id), safe='')}", settings, params)
+    return request_of(method, f"{name}/{path_part(str(record_id))}", settings, params)
 
 
 def with_body(request: Request, data: Any, settings: Settings) -> Request:

@@ -55,10 +55,13 @@ def path_of(operation: str, settings: Settings, **values: str) -> str:
     """Return the path of an operation.
 
     :param values: for the placeholders; whatever they hold, each stays one part of the path.
-    :raises ConfigurationError: when the connection's template makes no sense.
+    :raises ConfigurationError: when the connection's template makes no sense, or a value is empty.
     """
-    parts = {name: path_part(value) for name, value in values.items()}
-    return template_of(operation, settings).format(**parts)
+    template = template_of(operation, settings)
+    for name, value in values.items():
+        if f"{{{name}}}" in template and not value.strip():
+            raise ConfigurationError("is empty; say which one is meant.", conn_id=settings.conn_id, field=name)
+    return template.format(**{name: path_part(value) for name, value in values.items()})
 
 
 def template_of(operation: str, settings: Settings) -> str:

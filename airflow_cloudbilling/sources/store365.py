@@ -7,7 +7,6 @@ import re
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, NoReturn
-from urllib.parse import quote
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
 from airflow_cloudbilling.model import Invoice, Notice, Stated
@@ -30,10 +29,12 @@ from airflow_cloudbilling.source import (
     Request,
     Source,
     Verdict,
+    singly,
 )
 from airflow_cloudbilling.sources.oauth import read_token, token_url
 from airflow_cloudbilling.sources.store365_names import NAMES, SHAPE
 from airflow_cloudbilling.sources.store365_pages import Listing, counters, every_record, one_record, ordered
+from airflow_cloudbilling.urls import path_part
 
 _TOKEN_URL = "https://token.store-it365.eu/auth"  # noqa: S105 - an address ("Authentication URL")
 _TOKEN_LIFETIME = 3600.0  # seconds, where expires_in says nothing; a 401 renews in any case
@@ -206,7 +207,8 @@ class Store365(Source):
             return _Days(0, "", "")
         reader = InvoiceReader(_names(ask, settings), keep_raw=False, sha256=None, period=ask.period)
         try:
-            for item in reader.items(read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=False)):
+            events = read(reply.body, reply.headers.get("content-type"), SHAPE, keep_raw=False)
+            for item in singly(reader.items(events)):
                 if isinstance(item, Invoice) and item.issue_date:
                     days.append(item.issue_date)
                     if ask.period.holds(item.issue_date):
@@ -285,7 +287,7 @@ def _path(resource: str, settings: Settings, record_id: str | None = None) -> st
         field = "invoices_path" if resource == _option(settings, "invoices_path") else "resource"
         message = f"{resource!r} is no path such as 'invoices' or 'customers/7/orders'."
         raise ConfigurationError(message, conn_id=settings.conn_id, field=field)
-    return f"/{path}" if record_id is None else f"/{path}/{quote(record_id, safe='')}"
+    return f"/{path}" if record_id is None else f"/{path}/{path_part(record_id)}"
 
 
 def _said(reply: Reply) -> str:

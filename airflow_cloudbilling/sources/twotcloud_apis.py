@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError
 from airflow_cloudbilling.parse import Malformed, Unreadable, fold
@@ -14,6 +13,7 @@ from airflow_cloudbilling.parse.records import json_text, read_value
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Conversation, Endpoint, Record, Reply, Request, Source
+from airflow_cloudbilling.urls import path_part
 
 ENDPOINTS = (
     Endpoint("GET /v2/invoices", 'invoices("2026-10")', 'StageInvoicesOperator(kind="purchase")'),
@@ -83,7 +83,7 @@ class Resource(NamedTuple):
         """
         if not record_id.strip(". /"):
             raise ConfigurationError(f"{record_id!r} is no id of a record.", field="record_id")
-        return self._replace(endpoint=f"{self.endpoint}/{quote(record_id, safe='')}")
+        return self._replace(endpoint=f"{self.endpoint}/{path_part(record_id)}")
 
 
 class ByEndpoint(Source):

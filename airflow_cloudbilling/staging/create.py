@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn, CreateSchema, SetColumnComment
 
 from airflow_cloudbilling.errors import StagingError
+from airflow_cloudbilling.staging.closes import carry_over
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.engine import let_readers_be
 from airflow_cloudbilling.staging.tables import SCHEMA_VERSION, Tables
@@ -37,18 +38,23 @@ def create_tables(engine: Engine, tables: Tables) -> None:
             if not _is_complete(connection, tables):  # another process may have been quicker
                 _upgrade(connection, tables)
     except (DBAPIError, OSError) as error:  # a driver that cannot read a TLS file says so as OSError
-        version = engine.dialect.identifier_preparer.format_table(tables.schema_version)
-        sql, cause = ";\n".join(ddl(engine, tables)), getattr(error, "orig", error)
+        cause = error.args[0] if isinstance(error, DBAPIError) else error
         raise StagingError(
             f"The staging tables could not be reached or created ({str(cause).strip()}). If the right to create "
-            f"tables is missing, let somebody who has it run:\n{sql};\nINSERT INTO {version} (version) "
-            f"VALUES ({SCHEMA_VERSION});"
+            f"tables is missing, let somebody who has it run:\n{script(engine, tables)}"
         ) from error
+
+
+def script(engine: Engine, tables: Tables) -> str:
+    """Return what somebody runs who may create tables, for others who may not."""
+    version = engine.dialect.identifier_preparer.format_table(tables.schema_version)
+    sql = ";\n".join(ddl(engine, tables))
+    return f"{sql};\nINSERT INTO {version} (version) VALUES ({SCHEMA_VERSION});"
 
 
 def _is_complete(connection: Connection, tables: Tables) -> bool:
     """Whether the tables are of this version, which is written last."""
-    version = _version(connection, tables)
+    version = version_of(connection, tables)
     if version is not None and version > SCHEMA_VERSION:
         raise StagingError(
             f"The staging tables are of version {version}, made by a newer airflow-provider-cloudbilling; this "
@@ -57,7 +63,7 @@ def _is_complete(connection: Connection, tables: Tables) -> bool:
     return version == SCHEMA_VERSION
 
 
-def _version(connection: Connection, tables: Tables) -> int | None:
+def version_of(connection: Connection, tables: Tables) -> int | None:
     """Return the version of the tables, which is written last; None when they are not all there."""
     table = tables.schema_version
     if not inspect(connection).has_table(table.name, schema=table.schema):
@@ -73,6 +79,7 @@ def _upgrade(connection: Connection, tables: Tables) -> None:
     tables.metadata.create_all(connection)
     _add_columns(connection, tables)
     _add_indexes(connection, tables)
+    carry_over(connection, tables)
     for statement in view_statements(tables, connection.dialect.name):
         connection.exec_driver_sql(statement)
     connection.execute(delete(table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -191,9 +191,10 @@ class MySQL(Dialect):
             with connection.begin():
                 yield
         finally:
-            if not connection.invalidated:
-                connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (key,))
-                connection.commit()
+            with suppress(DBAPIError):  # a session that is lost has lost its lock, and what was committed stays
+                if not connection.invalidated:
+                    connection.exec_driver_sql("SELECT RELEASE_LOCK(%s)", (key,))
+                    connection.commit()
 
     def is_locked(self, connection: Connection, name: str) -> bool:
         """Whether the named lock is taken."""

@@ -13,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.staging.advice import explain_errors
 
 BUSY_SECONDS = 60  # how long a statement waits for another writer of a SQLite file
 
@@ -43,7 +44,9 @@ def engine_for(database: Database) -> Engine:
             conn_id=database.conn_id,
             field="conn_type",
         )
-    return make(database)
+    engine = make(database)
+    explain_errors(engine, database.conn_id)
+    return engine
 
 
 def _postgres(database: Database) -> Engine:

@@ -136,12 +136,18 @@ def _by_load(finding: Table) -> ColumnElement[bool]:
 
 
 def open_ones(staging: Staging, period: Period, rule: str) -> list[str]:
-    """Return the ids of a period's findings of a rule that are neither resolved nor accepted."""
+    """Return the ids of a period's findings of a rule that are neither resolved nor accepted.
+
+    :raises ConfigurationError: when there never was one: the rule, or the period, is rather mistyped.
+    """
     finding = staging.tables.finding
-    undecided = and_(finding.c.resolved_at.is_(None), finding.c.accepted_at.is_(None))
-    query = select(finding.c.finding_id).where(finding.c.period == str(period), finding.c.rule == rule, undecided)
+    columns = (finding.c.finding_id, func.coalesce(finding.c.resolved_at, finding.c.accepted_at))
+    query = select(*columns).where(finding.c.period == str(period), finding.c.rule == rule)
     with staging.engine.connect() as connection:
-        return list(connection.scalars(query))
+        found = connection.execute(query).all()
+    if not found:
+        raise ConfigurationError(f"{period.key} has no finding of the rule {rule!r}.", field="rule")
+    return [finding_id for finding_id, decided in found if decided is None]
 
 
 def accept(staging: Staging, ids: Sequence[str], who: str, reason: str) -> int:

@@ -1,9 +1,9 @@
 """FOCUS 1.4's InvoiceDetail and BillingPeriod as queries over the staging tables, in FOCUS's own spelling.
 
 InvoiceDetail has a row for each line, and one for what an invoice says beside its lines: VAT, allowances, charges,
-rounding, and what the lines lack of its total. So the rows of an invoice add up to BT-112 + BT-114: what is to be paid,
-before what was paid already. That stands in ``x_PaidAmount`` of a row that costs nothing. Credit notes are negative.
-Usage reports are no invoices, and consolidated ones would count purchases and sales twice; both are left out.
+rounding, what was paid already, and what all these lack of the amount due. So the rows of an invoice add up to that
+(BT-115): as the vendor states it, else BT-112 - BT-113 + BT-114. Credit notes are negative. Usage reports are no
+invoices, and consolidated ones would count purchases and sales twice; both are left out.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from sqlalchemy import (
 from sqlalchemy import union_all as all_of
 
 from airflow_cloudbilling.model import NOT_ISSUED
+from airflow_cloudbilling.staging.closes import in_approved_close
 from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.reading import is_approved, same_invoice
+from airflow_cloudbilling.staging.reading import same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
 KINDS = ("purchase", "sales")
-DIFFERENCE = "difference"  # the last part of such a row's InvoiceDetailId
-DIFFERENCE_WORDS = "Difference between the invoice's total and its parts"
+PAID, ROUNDING, DIFFERENCE = "paid", "rounding", "difference"  # the last part of such a row's InvoiceDetailId
+DIFFERENCE_WORDS = "Difference between the amount due and its parts"
 _MEASURES = ("quantity", "unit", "unit_price", "discount", "tax_rate", "tax_amount")
 _MEASURE_NAMES = ("x_Quantity", "x_Unit", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount")
 _GRAIN = {"SubAccountId": "customer_id", "ResourceId": "subscription_id", "SkuId": "item_code"}
@@ -58,44 +59,42 @@ class Focus:
     def invoice_detail(self) -> Any:
         """Return InvoiceDetail."""
         invoice = self.tables.invoice
-        has_lines = self._has_lines()
-        net = func.coalesce(invoice.c.net_amount, case((~_is_some(invoice.c.tax_amount), invoice.c.gross_amount)))
+        has_lines, net = self._has_lines(), self._net()
         whole = case((invoice.c.document_type == "credit_note", "Credit"), else_="Purchase")
         parts = [
             ("total", net, whole, "Invoice total without VAT", and_(~has_lines, net.is_not(None))),
             ("tax", invoice.c.tax_amount, "Tax", "VAT", _is_some(invoice.c.tax_amount)),
-            ("rounding", invoice.c.rounding_amount, "Adjustment", "Rounding", _is_some(invoice.c.rounding_amount)),
+            (ROUNDING, invoice.c.rounding_amount, "Adjustment", "Rounding", _is_some(invoice.c.rounding_amount)),
         ]
-        allowance, charge = invoice.c.allowance_total, invoice.c.charge_total
+        allowance, charge, paid = invoice.c.allowance_total, invoice.c.charge_total, invoice.c.paid_amount
         less = self.dialect.negated(allowance)
         parts.append(("allowance", less, "Credit", "Allowances", and_(has_lines, _is_some(allowance))))
         parts.append(("charge", charge, "Purchase", "Charges", and_(has_lines, _is_some(charge))))
         if self.dialect.sums:  # elsewhere the package adds them up, see focus_rows
             lacking = self._lacking()
             parts.append((DIFFERENCE, lacking, "Adjustment", DIFFERENCE_WORDS, lacking != 0))
-        nothing = cast(literal(0), AMOUNT)
-        paid = self._part("paid", nothing, "Adjustment", "Paid already", _is_some(invoice.c.paid_amount), paid=True)
-        return all_of(self._of_lines(), *(self._part(*part) for part in parts), paid)
+        parts.append((PAID, self.dialect.negated(paid), "Adjustment", "Paid already", _is_some(paid)))
+        return all_of(self._of_lines(), *(self._part(*part) for part in parts))
 
     def billing_period(self) -> Any:
-        """Return BillingPeriod: a period of an issuer is closed once a person has approved its close."""
-        invoice, load, close = self.tables.invoice, self.tables.load, self.tables.close
-        issuer = self._issuer().label("issuer")
-        known = select(issuer, invoice.c.slice_period, invoice.c.load_id).where(self.only).subquery()
-        approved = exists().where(close.c.period == known.c.slice_period, is_approved(close))
+        """Return BillingPeriod: a period of an issuer is closed once a person has approved all that is in it."""
+        invoice, load = self.tables.invoice, self.tables.load
+        issuer, approved = self._issuer().label("issuer"), case((in_approved_close(self.tables), 1), else_=0)
+        columns = (issuer, invoice.c.slice_period, invoice.c.load_id, approved.label("approved"))
+        known = select(*columns).where(self.only).subquery()
         moments = {
             "BillingPeriodCreated": self._moment(func.min(load.c.started_at)),
             "BillingPeriodLastUpdated": self._moment(func.max(load.c.started_at)),
         }
-        columns = {
+        named = {
             "BillingPeriodCreated": moments["BillingPeriodCreated"],
             "BillingPeriodEnd": _midnight(func.substr(known.c.slice_period, 12, 10)),
             "BillingPeriodLastUpdated": moments["BillingPeriodLastUpdated"],
             "BillingPeriodStart": _midnight(func.substr(known.c.slice_period, 1, 10)),
-            "BillingPeriodStatus": case((approved, "Closed"), else_="Open"),
+            "BillingPeriodStatus": case((func.min(known.c.approved) == 1, "Closed"), else_="Open"),
             "InvoiceIssuerName": known.c.issuer,
         }
-        found = select(*(value.label(name) for name, value in columns.items()))
+        found = select(*(value.label(name) for name, value in named.items()))
         loaded = found.join_from(known, load, load.c.load_id == known.c.load_id)
         return loaded.group_by(known.c.issuer, known.c.slice_period)
 
@@ -113,13 +112,11 @@ class Focus:
         lines = row.join_from(invoice, line, same_invoice(line, invoice))
         return lines.where(line.c.net_amount.is_not(None))
 
-    def _part(
-        self, name: str, cost: Any, category: Any, words: str, where: ColumnElement[bool], *, paid: bool = False
-    ) -> Select[Any]:
+    def _part(self, name: str, cost: Any, category: Any, words: str, where: ColumnElement[bool]) -> Select[Any]:
         """Return a row of an invoice that is none of its lines."""
         measures = [cast(null(), self.tables.invoice_line.c[name].type) for name in _MEASURES]
-        paid_amount = self.tables.invoice.c.paid_amount if paid else cast(null(), AMOUNT)
-        row = self._row(literal(name), cost, _text(category), literal(words), None, measures, paid=paid_amount)
+        paid = self.tables.invoice.c.paid_amount if name == PAID else None
+        row = self._row(literal(name), cost, _text(category), literal(words), None, measures, paid=paid)
         return row.select_from(self.tables.invoice).where(where)
 
     def _row(
@@ -157,10 +154,12 @@ class Focus:
             "PaymentCurrency": invoice.c.currency,
             "PaymentDueDate": _midnight(invoice.c.due_date),
             "PaymentTerms": self._terms(),
-            "ReferenceInvoiceId": func.coalesce(invoice.c.preceding_invoice, shown),
+            "ReferenceInvoiceId": func.coalesce(self._adjusted(), invoice.c.preceding_invoice, shown),
             **dict(zip(_MEASURE_NAMES, measures, strict=True)),
             "x_PaidAmount": cast(null(), AMOUNT) if paid is None else paid,
-            "x_InvoiceTotal": func.coalesce(invoice.c.gross_amount, invoice.c.net_amount),
+            "x_InvoiceTotal": self._total(),
+            "x_PayableAmount": invoice.c.payable_amount,
+            "x_InvoiceStatus": invoice.c.status,
             "x_Provider": invoice.c.provider,
             "x_Kind": invoice.c.kind,
             "x_InvoiceId": invoice.c.invoice_id,
@@ -169,18 +168,33 @@ class Focus:
         return select(*(value.label(name) for name, value in columns.items())).where(self.only)
 
     def _lacking(self) -> Any:
-        """Return what the rows of an invoice lack of BT-112: nothing, unless the vendor cannot add up."""
+        """Return what the rows of an invoice lack of the amount due: nothing, unless the vendor cannot add up."""
         invoice, line = self.tables.invoice, self.tables.invoice_line
         added = select(func.coalesce(func.sum(line.c.net_amount), 0))
         lines = added.where(same_invoice(line, invoice)).scalar_subquery()
-        amount = {name: func.coalesce(invoice.c[name], 0) for name in ("allowance_total", "charge_total", "tax_amount")}
-        total = func.coalesce(invoice.c.gross_amount, invoice.c.net_amount)
-        alone = case((~_is_some(invoice.c.tax_amount), total), else_=0)
-        net = case(
-            (self._has_lines(), lines - amount["allowance_total"] + amount["charge_total"]),
-            else_=func.coalesce(invoice.c.net_amount, alone),
-        )
-        return func.coalesce(total, net + amount["tax_amount"]) - net - amount["tax_amount"]
+        names = ("allowance_total", "charge_total", "tax_amount", "rounding_amount", "paid_amount")
+        less, more, tax, rounding, paid = (func.coalesce(invoice.c[name], 0) for name in names)
+        total, net = self._total(), func.coalesce(self._net(), 0)
+        beside = rounding - paid
+        parts = case((self._has_lines(), lines - less + more), else_=net) + tax + beside
+        due = func.coalesce(invoice.c.payable_amount, total + beside)
+        return case((total.is_not(None), due - parts), else_=0)
+
+    def _total(self) -> Any:
+        """Return BT-112, of an invoice that does not say it BT-109."""
+        return func.coalesce(self.tables.invoice.c.gross_amount, self.tables.invoice.c.net_amount)
+
+    def _net(self) -> Any:
+        """Return BT-109; without VAT the total is that too."""
+        invoice = self.tables.invoice
+        return func.coalesce(invoice.c.net_amount, case((~_is_some(invoice.c.tax_amount), invoice.c.gross_amount)))
+
+    def _adjusted(self) -> Any:
+        """Return the number of the invoice that a credit note names by its id; by its number it needs no looking up."""
+        invoice, other = self.tables.invoice, self.tables.invoice.alias("adjusted")
+        same = [other.c[name] == invoice.c[name] for name in ("provider", "account", "kind")]
+        same += [other.c.invoice_id == invoice.c.preceding_invoice, other.c.document_type != "credit_note"]
+        return select(other.c.invoice_number).where(*same).scalar_subquery()
 
     def _has_lines(self) -> ColumnElement[bool]:
         """Return the condition that an invoice has lines with an amount, which is what makes them rows."""

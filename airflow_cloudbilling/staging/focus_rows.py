@@ -13,12 +13,14 @@ from sqlalchemy import Connection, Integer, and_, case, func, select
 from airflow_cloudbilling.errors import StagingError
 from airflow_cloudbilling.exact import canonical, exact_sum
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.staging.focus import DIFFERENCE, DIFFERENCE_WORDS, KINDS, Focus
+from airflow_cloudbilling.staging.focus import DIFFERENCE, DIFFERENCE_WORDS, KINDS, PAID, ROUNDING, Focus
 from airflow_cloudbilling.staging.reading import Row, amounts, bytewise, exact, stream
 from airflow_cloudbilling.staging.tables import Tables
 
-_AMOUNTS = ("BilledCost", "x_Quantity", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount", "x_PaidAmount")
-_TOTAL = "x_InvoiceTotal"
+_TOTAL, _PAYABLE = "x_InvoiceTotal", "x_PayableAmount"
+_MEASURES = ("x_Quantity", "x_UnitPrice", "x_Discount", "x_TaxRate", "x_TaxAmount", "x_PaidAmount")
+_AMOUNTS = ("BilledCost", *_MEASURES, _TOTAL, _PAYABLE)
+_OF_INVOICE = (_TOTAL, _PAYABLE, "x_InvoiceStatus")
 _KEY = ("x_Provider", "BillingAccountId", "x_Kind", "x_InvoiceId")
 _MOMENTS = ("Created", "End", "LastUpdated", "Start", "Date", "DueDate")
 
@@ -53,6 +55,7 @@ class FocusRows:
         self._details = focus.invoice_detail().subquery("details")
         self._periods = focus.billing_period().subquery("periods")
         self.totals: dict[str, Decimal] = {}
+        self.without_currency = 0  # invoices whose vendor names none
 
     @property
     def columns(self) -> dict[str, list[FocusColumn]]:
@@ -65,13 +68,15 @@ class FocusRows:
         return self._invoice_detail() if dataset == "InvoiceDetail" else self._billing_period()
 
     def staged(self) -> dict[str, Decimal]:
-        """Return what the invoices come to by currency, as they are staged: BT-112, else BT-109, and BT-114."""
+        """Return what is due by currency, as it is staged: BT-115, else BT-112 (or BT-109) - BT-113 + BT-114."""
         invoice, sums = self.tables.invoice, dict[str, Decimal]()
         total = func.coalesce(invoice.c.gross_amount, invoice.c.net_amount).label("total")
-        query = select(invoice.c.currency, total, invoice.c.rounding_amount).where(self._chosen, total.is_not(None))
-        for row in stream(self.connection, query):
-            amount = exact_sum(exact(row["total"]) or Decimal(0), exact(row["rounding_amount"]) or Decimal(0))
-            _add(sums, row["currency"], amount)
+        names = ("payable_amount", "paid_amount", "rounding_amount")
+        columns = (invoice.c.currency, total, *(invoice.c[name] for name in names))
+        for row in stream(self.connection, select(*columns).where(self._chosen, total.is_not(None))):
+            payable, paid, rounding = (exact(row[name]) for name in names)
+            beside = exact_sum(rounding or Decimal(0), (paid or Decimal(0)).copy_negate())
+            _add(sums, row["currency"], _due(payable, exact(row["total"]) or Decimal(0), beside))
         return sums
 
     def check(self) -> None:
@@ -90,27 +95,29 @@ class FocusRows:
             )
 
     def _invoice_detail(self) -> Iterator[Row]:
-        details, self.totals = self._details, {}
+        details, self.totals, self.without_currency = self._details, {}, 0
         number = details.c.x_LineNumber
         keys = [bytewise(details.c[name], self.name) for name in _KEY]
         last = case((number.is_not(None), 0), (details.c.InvoiceDetailId.like(f"%/{DIFFERENCE}"), 2), else_=1)
         order = (*keys, last, number, bytewise(details.c.InvoiceDetailId, self.name))
-        found = (amounts(row, (*_AMOUNTS, _TOTAL)) for row in stream(self.connection, select(details).order_by(*order)))
+        found = (amounts(row, _AMOUNTS) for row in stream(self.connection, select(details).order_by(*order)))
         for _, of_invoice in groupby(found, key=lambda row: [row[name] for name in _KEY]):
             yield from self._complete(of_invoice)
 
     def _complete(self, rows: Iterator[Row]) -> Iterator[Row]:
-        """Yield an invoice's rows, and one more for what they lack of its total."""
-        cost, rounding, row = Decimal(0), Decimal(0), Row()
+        """Yield an invoice's rows, and one more for what they lack of the amount due."""
+        cost, beside, row = Decimal(0), Decimal(0), Row()
         for row in rows:
             cost = exact_sum(cost, row["BilledCost"])
-            rounding = row["BilledCost"] if row["InvoiceDetailId"].endswith("/rounding") else rounding
+            if row["InvoiceDetailId"].rpartition("/")[2] in (PAID, ROUNDING):
+                beside = exact_sum(beside, row["BilledCost"])
             yield {**row, "InvoiceDetailGrain": _compact(row["InvoiceDetailGrain"])}
-        total = cost if row[_TOTAL] is None else exact_sum(row[_TOTAL], rounding)
-        lacking = exact_sum(total, cost.copy_negate())
+        due = cost if row[_TOTAL] is None else _due(row[_PAYABLE], row[_TOTAL], beside)
+        lacking = exact_sum(due, cost.copy_negate())
         if lacking:
             yield _difference(row, lacking)
-        _add(self.totals, row["BillingCurrency"], total)
+        _add(self.totals, row["BillingCurrency"], due)
+        self.without_currency += not row["BillingCurrency"]
 
     def _billing_period(self) -> Iterator[Row]:
         periods = self._periods
@@ -126,8 +133,12 @@ def _add(sums: dict[str, Decimal], currency: str | None, amount: Decimal) -> Non
     sums[currency or ""] = exact_sum(sums.get(currency or "", Decimal(0)), amount)
 
 
+def _due(payable: Decimal | None, total: Decimal, beside: Decimal) -> Decimal:
+    return exact_sum(total, beside) if payable is None else payable
+
+
 def _difference(row: Row, amount: Decimal) -> Row:
-    own = {name: None for name in row if name.startswith("x_") and name not in (*_KEY, _TOTAL)}
+    own = {name: None for name in row if name.startswith("x_") and name not in (*_KEY, *_OF_INVOICE)}
     detail = row["InvoiceDetailId"].rpartition("/")[0]
     return {
         **row,
@@ -146,7 +157,7 @@ def _compact(grain: str | None) -> str | None:
 
 
 def _column(name: str, type_: object) -> FocusColumn:
-    if name in (*_AMOUNTS, _TOTAL):
+    if name in _AMOUNTS:
         return FocusColumn(name, "amount")
     if name.endswith(_MOMENTS):
         return FocusColumn(name, "moment")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 from sqlalchemy import (
@@ -24,14 +25,14 @@ from sqlalchemy import (
     update,
 )
 
-from airflow_cloudbilling.model import Invoice, InvoiceTax, Slice
+from airflow_cloudbilling.model import Invoice, Invoices, InvoiceTax, Slice
 from airflow_cloudbilling.staging.columns import INVOICE_AMOUNTS
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.documents import Documents
 from airflow_cloudbilling.staging.findings import Findings
 from airflow_cloudbilling.staging.ledger import of_slice
 from airflow_cloudbilling.staging.lines import LINE_ROW, NEGATED, Lines, negated, turned
-from airflow_cloudbilling.staging.rows import COLUMN, ROW, Row, is_clean, joined, row_of
+from airflow_cloudbilling.staging.rows import COLUMN, ROW, Row, is_clean, joined, joined_columns, row_of
 from airflow_cloudbilling.staging.tables import Tables
 from airflow_cloudbilling.staging.temporary import Batch, Sender, columns_like, temporary
 
@@ -44,7 +45,7 @@ _RAW = Invoice._fields.index("raw")
 
 def _content_hash(invoice: Invoice, *parts: bytes) -> str:
     """Return the hash of an invoice's parts, its sign and its taxes."""
-    taxes = sorted([sha256(joined(tax)).digest() for tax in invoice.taxes])
+    taxes = sorted([sha256(joined(tax)).digest() for tax in invoice.taxes]) if invoice.taxes else ()
     return sha256(COLUMN.join((*parts, b"%d" % invoice.sign, *taxes))).hexdigest()
 
 
@@ -105,9 +106,23 @@ class Incoming:
 
     def add_invoice(self, invoice: Invoice) -> None:
         """Take in an invoice; the lines since the one before are its own."""
-        values: Row = invoice[:_RAW]  # type: ignore[assignment] # the fields before sign are texts
-        content, taxes, seq = joined(values), invoice.taxes, str(self._lines.seq)
-        lines, hashes = self._lines.content()
+        content = joined(invoice[:_RAW])  # type: ignore[arg-type] # the fields before sign are texts
+        self._add_invoice(invoice, content, self._lines.seq, *self._lines.content())
+        self.next()
+
+    def add_invoices(self, some: Invoices) -> None:
+        """Take in whole invoices; lines that came before and that no invoice claimed are left behind."""
+        self.next()
+        contents = joined_columns(list(zip(*some.invoices, strict=True))[:_RAW])
+        seqs = count(self._lines.seq)
+        hashes = self._lines.add_whole(some.counts, some.lines)
+        for each in zip(some.invoices, contents, seqs, some.counts, hashes):  # noqa: B905 - seqs has no end
+            self._add_invoice(*each)
+        self.next()
+
+    def _add_invoice(self, invoice: Invoice, content: bytes, number: int, lines: int, hashes: bytes) -> None:
+        values: Row = invoice[:_RAW]  # type: ignore[assignment]
+        taxes, seq = invoice.taxes, str(number)
         content_hash = _content_hash(invoice, content, b"%d" % lines, hashes)
         if invoice.sign < 0:
             self.negative = self.negative or lines > 0
@@ -122,7 +137,6 @@ class Incoming:
             self._put(self._taxes, (seq, str(number), *tax))
         self.invoices += 1
         self.lines += lines
-        self.next()
 
     def next(self) -> None:
         """Begin the next invoice; lines that no invoice claimed are left behind and never merged."""

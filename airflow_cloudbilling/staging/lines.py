@@ -5,12 +5,13 @@ This is the path that every row takes, so a line is joined and encoded once, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from hashlib import sha256
+from itertools import accumulate, pairwise
 
 from airflow_cloudbilling.model import InvoiceLine
 from airflow_cloudbilling.staging.held_back import Group, HeldBack
-from airflow_cloudbilling.staging.rows import NULL, ROW, is_clean, joined, row_of, tuples
+from airflow_cloudbilling.staging.rows import COLUMN, NULL, ROW, is_clean, joined, joined_columns, row_of, tuples
 from airflow_cloudbilling.staging.temporary import BATCH_BYTES, BATCH_ROWS
 
 _WAITING = 200  # lines of one invoice that wait to be joined
@@ -46,6 +47,26 @@ class Lines:
             self._join()
             self._send_full()
 
+    def add_whole(self, counts: Sequence[int], lines: Sequence[Sequence[str | None]]) -> list[bytes]:
+        """Take in the lines of whole invoices, of which the last is the present one now; return the sums of the hashes.
+
+        :param counts: how many lines each invoice has.
+        :param lines: column by column.
+        """
+        numbers = [number for count in counts for number in range(1, count + 1)]
+        seqs = [seq for seq, count in enumerate(counts, self.seq) for _ in range(count)]
+        rows, hashes = _rows(lines, numbers, seqs)
+        block = ROW.join(rows)
+        ends = list(pairwise(accumulate(counts, initial=0)))
+        if self._unchanged:
+            self._groups += [(seq, ROW.join(rows[a:b])) for seq, (a, b) in enumerate(ends, self.seq) if a < b]
+        elif rows:
+            self._groups.append((self.seq, block))
+        self._rows += len(rows)
+        self._bytes += len(block)
+        self.seq += len(counts) - 1
+        return [b"%064x" % (sum(hashes[a:b]) % _MODULUS) for a, b in ends]
+
     def content(self) -> tuple[int, bytes]:
         """Return how many lines the present invoice has, and the sum of their hashes: their order does not matter."""
         if self._waiting:
@@ -77,24 +98,29 @@ class Lines:
     def _join(self) -> None:
         """Hash the lines that wait, and join them to one group."""
         lines, first = self._waiting, self._joined + 1
-        contents = [joined(line[:_RAW]) for line in lines]
-        self._sum += sum([int.from_bytes(sha256(content).digest(), "big") for content in contents])
-        rows = [
-            b"%b\x1f%d\x1f%b" % (content, number, NULL if line.raw is None else line.raw.encode())
-            for number, (content, line) in enumerate(zip(contents, lines, strict=True), first)
-        ]
-        between = b"\x1f%d\x1e" % self.seq
-        block = between.join(rows) + between[:-1]
-        if not is_clean(block, len(rows), len(LINE_ROW)):
-            cleaned = (
-                row_of((*line[:_RAW], str(number), line.raw, str(self.seq))) for number, line in enumerate(lines, first)
-            )
-            block = ROW.join(cleaned)
+        numbers = range(first, first + len(lines))
+        rows, hashes = _rows(list(zip(*lines, strict=True)), numbers, [self.seq] * len(lines))
+        block = ROW.join(rows)
+        self._sum += sum(hashes)
         self._groups.append((self.seq, block))
         self._rows += len(rows)
         self._bytes += len(block)
         self._joined += len(rows)
         lines.clear()
+
+
+def _rows(
+    lines: Sequence[Sequence[str | None]], numbers: Sequence[int], seqs: Sequence[int]
+) -> tuple[list[bytes], list[int]]:
+    """Return lines, which stand column by column, as rows of a block, and the hash of each."""
+    contents = joined_columns(lines[:_RAW])
+    hashes = [int.from_bytes(sha256(content).digest(), "big") for content in contents]
+    raws = [NULL if raw is None else raw.encode() for raw in lines[_RAW]]
+    ends = [b"%d\x1f%b\x1f%d" % end for end in zip(numbers, raws, seqs, strict=True)]
+    rows = list(map(COLUMN.join, zip(contents, ends, strict=True)))
+    if rows and not is_clean(ROW.join(rows), len(rows), len(LINE_ROW)):
+        rows = list(map(row_of, zip(*lines[:_RAW], map(str, numbers), lines[_RAW], map(str, seqs), strict=True)))
+    return rows, hashes
 
 
 def negated(amount: str | None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -11,12 +11,24 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, RejectedRecordsError, WaitError
-from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Notice, Outside, Reject, Slice, Stated
+from airflow_cloudbilling.model import (
+    Document,
+    Finding,
+    Invoice,
+    InvoiceLine,
+    Invoices,
+    Notice,
+    Outside,
+    Reject,
+    Slice,
+    Stated,
+)
 from airflow_cloudbilling.staging.create import create_tables
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import Exchange, Ledger, Original, Run, totals_json
 from airflow_cloudbilling.staging.merge import Merge
+from airflow_cloudbilling.staging.refusals import Refusals
 from airflow_cloudbilling.staging.results import Loaded as Loaded
 from airflow_cloudbilling.staging.results import Merged
 from airflow_cloudbilling.staging.tables import tables
@@ -97,16 +109,13 @@ class Load:
         self.fetch_started_at = ""
         self.stated: int | None = None
         self.outside = 0
-        self.rejected = 0
         self.notices: Callable[[str], None] = lambda message: None
         self.before_merge: Callable[[Connection], None] = lambda connection: None
-        self._blind = False  # a rejected record without an id: any invoice of the slice may be it
-        self._rejects: list[Reject] = []
-        self._first_rejects: list[str] = []
         self._exchanges: list[Exchange] = []
         self._pages = 0
         self._take: dict[type, Callable[[Any], None]] = {
             Invoice: self._invoice,
+            Invoices: self._invoices,
             Reject: self._reject,
             Outside: self._left_out,
             Stated: self._state,
@@ -120,6 +129,7 @@ class Load:
         self.load_id, self.fetch_started_at = self.ledger.begin(self.slice, self.run, self.original)
         self._connection = self.staging.engine.connect().execution_options(preserve_rowcount=True)
         self.incoming = Incoming(self._connection, self.staging.tables, self.slice)
+        self.refusals = Refusals(self.incoming.protect, self._write_rejects, _ID_LENGTH)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -129,7 +139,10 @@ class Load:
             self._connection.close()
         except DBAPIError:
             pass  # it is broken already, which is what ended the load
-        if error is not None:
+        if error is None:
+            return
+        # a database that is gone takes no note of it either: the next load marks this one as abandoned
+        with suppress(DBAPIError) if isinstance(error, DBAPIError) else nullcontext():
             self._flush()
             status = "waiting" if isinstance(error, WaitError) else "failed"
             self.ledger.stop(self.load_id, status, f"{type(error).__name__}: {error}", **self._counts())
@@ -173,7 +186,7 @@ class Load:
         """
         self.incoming.finish()
         for invoice_id, times in self.incoming.duplicates():
-            self._refuse(Reject(f"came {times} times with different content", "", invoice_id))
+            self.refusals.add(Reject(f"came {times} times with different content", "", invoice_id))
         self._flush()
         self._check()
         return self._merge()
@@ -181,12 +194,12 @@ class Load:
     def progress(self) -> str:
         """Return what came so far, in numbers."""
         sizes = f"{self.incoming.invoices} invoices, {self.incoming.lines} lines"
-        return f"{self._pages} requests, {sizes}, {self.rejected} rejected"
+        return f"{self._pages} requests, {sizes}, {self.refusals.number} rejected"
 
     @property
     def received(self) -> int:
         """Distinct records that came: to be staged, outside the period, or rejected."""
-        return self.incoming.invoices + self.outside + self.rejected
+        return self.incoming.invoices + self.outside + self.refusals.number
 
     def _check(self) -> None:
         if self.stated is not None and self.stated != self.received:
@@ -194,12 +207,11 @@ class Load:
                 f"The vendor states {self.stated} records for {self._name()}, and {self.received} distinct ones came. "
                 "Nothing was changed; run the task again, and ask the vendor if it stays so."
             )
-        if self.rejected and not self.rules.quarantine:
-            first = "; ".join(self._first_rejects)
+        if self.refusals.number and not self.rules.quarantine:
             raise RejectedRecordsError(
-                f"{self.rejected} of {self.received} records of {self._name()} could not be read; nothing was "
-                f"staged. First: {first}. All stand in cloudbilling_reject with load_id {self.load_id}. Map the "
-                'field with field_map, ask the vendor, or stage the others with on_reject="quarantine".'
+                f"{self.refusals.number} of {self.received} records of {self._name()} could not be read; nothing was "
+                f"staged. First: {self.refusals.first}. All stand in cloudbilling_reject with load_id {self.load_id}. "
+                'Map the field with field_map, ask the vendor, or stage the others with on_reject="quarantine".'
             )
 
     def _merge(self, attempts: int = 3) -> Loaded:
@@ -221,10 +233,10 @@ class Load:
             else:
                 self.before_merge(connection)
                 allowed = None if self.rules.allow_removals else self.rules.max_removed
-                merged = merge.run(removal=not self._blind, allowed=allowed)
+                merged = merge.run(removal=not self.refusals.blind, allowed=allowed)
             status = "superseded" if superseded else "committed"
             self._end(connection, status, merged)
-        return Loaded(slice_, self.load_id, status, merged, self.received, self.outside, self.rejected)
+        return Loaded(slice_, self.load_id, status, merged, self.received, self.outside, self.refusals.number)
 
     def _end(self, connection: Connection, status: str, merged: Merged) -> None:
         changes = {f"{n}_count": getattr(merged, n) for n in ("new", "changed", "unchanged", "removed", "frozen")}
@@ -239,7 +251,7 @@ class Load:
         return {
             "received_count": self.received,
             "outside_count": self.outside,
-            "rejected_count": self.rejected,
+            "rejected_count": self.refusals.number,
             "stated_count": self.stated,
         }
 
@@ -251,6 +263,13 @@ class Load:
             self._reject(Reject(f"invoice_id is longer than {_ID_LENGTH} characters", invoice.raw or "", None))
         else:
             self.incoming.add_invoice(invoice)
+
+    def _invoices(self, some: Invoices) -> None:
+        if all(len(one.invoice_id) <= _ID_LENGTH for one in some.invoices):
+            self.incoming.add_invoices(some)
+        else:
+            for item in some.singly():
+                self.add(item)
 
     def _document(self, document: Document) -> None:
         if max(len(document.document_id), len(document.invoice_id or "")) <= _ID_LENGTH:
@@ -269,23 +288,12 @@ class Load:
 
     def _reject(self, reject: Reject) -> None:
         self.incoming.next()
-        self._refuse(reject)
+        self.refusals.add(reject)
 
-    def _refuse(self, reject: Reject) -> None:
-        self.rejected += 1
-        if reject.invoice_id is None or len(reject.invoice_id) > _ID_LENGTH:
-            self._blind, reject = True, reject._replace(invoice_id=None)
-        else:
-            self.incoming.protect([reject.invoice_id])
-        if len(self._first_rejects) < 3:
-            name = f"invoice {reject.invoice_id!r}: " if reject.invoice_id else ""
-            self._first_rejects.append(name + reject.reason)
-        self._rejects.append(reject)
-        if len(self._rejects) >= _FLUSH:
-            self._flush()
+    def _write_rejects(self, rejects: list[Reject]) -> None:
+        self.ledger.rejects(self.load_id, self.slice, rejects)
 
     def _flush(self) -> None:
-        rejects, self._rejects = self._rejects, []
         exchanges, self._exchanges = self._exchanges, []
-        self.ledger.rejects(self.load_id, self.slice, rejects)
+        self.refusals.flush()
         self.ledger.requests(self.load_id, exchanges)

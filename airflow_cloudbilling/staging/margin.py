@@ -11,6 +11,7 @@ from airflow_cloudbilling.staging.tables import Tables
 
 BOUGHT, SOLD, MATCHED = "bought only", "sold only", "matched"
 _SHARED = ("customer_id", "customer_name", "subscription_id", "subscription_name", "item_code", "description")
+_OF_INVOICE = ("currency", "slice_period", "status")
 
 
 def margin_query(tables: Tables, dialect_name: str) -> Any:
@@ -34,7 +35,7 @@ def _numbered(tables: Tables, kind: str, dialect_name: str) -> Select[Any]:
     nth = func.row_number().over(partition_by=keys, order_by=order)
     names = (*KEY, "line_number", "match_key", *_SHARED, "quantity", "net_amount")
     pair = [key.label(f"pair_{number}") for number, key in enumerate((*keys, nth))]
-    columns = (*(line.c[name] for name in names), invoice.c.currency, invoice.c.slice_period, *pair)
+    columns = (*(line.c[name] for name in names), *(invoice.c[name] for name in _OF_INVOICE), *pair)
     joined = line.join(invoice, same_invoice(line, invoice))
     return select(*columns).select_from(joined).where(line.c.kind == kind)
 
@@ -54,7 +55,7 @@ def _margin_row(own: Any, bought: Any, sold: Any, state: Any) -> Select[Any]:
     columns = [own.c[name] for name in ("provider", "account", "match_key", *_SHARED)]
     columns.append(state.label("state"))
     for prefix, line in (("purchase", bought), ("sales", sold)):
-        for name in ("invoice_id", "line_number", "quantity", "net_amount", "currency", "slice_period"):
+        for name in ("invoice_id", "line_number", "quantity", "net_amount", *_OF_INVOICE):
             label = f"{prefix}_{name.replace('slice_', '')}"
             columns.append((null() if line is None else line.c[name]).label(label))
     columns.append(own.c.slice_period.label("period"))

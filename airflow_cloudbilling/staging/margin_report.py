@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, select
 
 from airflow_cloudbilling.exact import exact_sum
-from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.model import Period, is_issued
 from airflow_cloudbilling.staging.margin import BOUGHT, MATCHED, SOLD, margin_query
 from airflow_cloudbilling.staging.reading import Row, amounts, stream
 from airflow_cloudbilling.staging.tables import Tables
@@ -109,12 +109,13 @@ class MarginReport:
         self.names: dict[str, str] = {}
         self.states: Counter[str] = Counter()
         self.below_cost: int = 0
-        self.without_amount = 0
+        self._unissued: set[tuple[str, ...]] = set()
 
     def charges(self, periods: Iterable[Period]) -> Iterator[Charge]:
         """Yield every charge of these months once, and count it; pairs first, then what is left."""
         left: dict[tuple[Any, ...], list[Row]] = {}
         for row in self._rows([str(period) for period in periods]):
+            self._note(row)
             if row["state"] == MATCHED:
                 yield self._counted(_charge(row, row["state"], BY_CHARGE))
             elif row["subscription_id"]:
@@ -123,6 +124,11 @@ class MarginReport:
                 yield self._counted(_charge(row, row["state"], None))
         for rows in left.values():
             yield from map(self._counted, _settled(rows))
+
+    @property
+    def not_issued(self) -> int:
+        """Return how many of the invoices are drafts or were cancelled; they count like any other."""
+        return len(self._unissued)
 
     @property
     def totals(self) -> dict[str, Sums]:
@@ -140,6 +146,11 @@ class MarginReport:
         for row in stream(self._connection, query):
             yield amounts(row, ("purchase_net_amount", "sales_net_amount"))
 
+    def _note(self, row: Row) -> None:
+        for side in ("purchase", "sales"):
+            if not is_issued(row[f"{side}_status"]):
+                self._unissued.add((row["provider"], row["account"], side, row[f"{side}_invoice_id"]))
+
     def _counted(self, charge: Charge) -> Charge:
         self.states[charge.state] += 1
         self.below_cost += charge.is_below_cost
@@ -155,7 +166,6 @@ class MarginReport:
         ):
             if amount is not None:
                 self.sums.setdefault(Customer(charge.period, customer, currency or ""), Sums()).add(name, amount)
-        self.without_amount += charge.purchase_amount is None and charge.sales_amount is None
         return charge
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func
 from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.staging.columns import AMOUNT
 from airflow_cloudbilling.staging.dialects import moment_text
-from airflow_cloudbilling.staging.tables import Tables
 
 Row = dict[str, Any]
 KEY = ("provider", "account", "kind", "invoice_id")
@@ -30,13 +29,13 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def let_the_database_learn(engine: Engine, tables: Tables) -> None:
+def let_the_database_learn(engine: Engine, *tables: Table) -> None:
     """Let PostgreSQL count tables that it has never counted: it takes them for empty and walks them for each page."""
     if engine.dialect.name != "postgresql":
         return
     known = "SELECT 1 FROM pg_stats WHERE tablename = %s AND attname = 'invoice_id' LIMIT 1"
     with engine.begin() as connection:
-        for table in (tables.invoice, tables.invoice_line, tables.slice_invoice, tables.invoice_tax, tables.finding):
+        for table in tables:
             if connection.exec_driver_sql(known, (table.name,)).first() is None:
                 connection.exec_driver_sql(f"ANALYZE {connection.dialect.identifier_preparer.format_table(table)}")
 

@@ -15,8 +15,10 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, case, exists, fal
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period, Slice
+from airflow_cloudbilling.staging.closes import in_approved_close
 from airflow_cloudbilling.staging.ledger import OPEN, of_slice
-from airflow_cloudbilling.staging.reading import is_approved, same_invoice
+from airflow_cloudbilling.staging.reading import same_invoice
+from airflow_cloudbilling.staging.revisions import RULES
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.staging.loader import Staging
@@ -30,8 +32,17 @@ _INVOICES, _LINES, _BODIES = 200, 20_000, 2_000  # of one transaction
 class Bodies(Protocol):
     """An archive, as far as it is needed here."""
 
+    def find(self, sha256: str) -> str | None:
+        """Return the address of a body, or None when it is not here."""
+        ...
+
+    def has(self, address: str) -> bool:
+        """Whether an address is one of this archive."""
+        ...
+
     def remove(self, digests: Any, needed: Any) -> int:
         """Remove bodies and return how many were there."""
+        ...
 
 
 @dataclass
@@ -40,6 +51,8 @@ class Erased:
 
     :param kept: invoices that are old enough and stay: under way at Sage, or not closed.
     :param bodies: objects of the archive; in a dry run, digests that nothing else refers to.
+    :param elsewhere: bodies that nothing else refers to and this archive does not have: they were never archived, or in
+        another one, where they can still be read.
     """
 
     invoices: int = 0
@@ -47,6 +60,7 @@ class Erased:
     revisions: int = 0
     rejects: int = 0
     bodies: int = 0
+    elsewhere: int = 0
     kept: int = 0
 
     def as_dict(self) -> dict[str, int]:
@@ -60,8 +74,8 @@ class Retention:
     :param before: periods that end by this day are old enough.
     :param raw: whether what vendors sent goes.
     :param fields: which personal fields go, of :data:`ERASABLE`.
-    :param include_open: also invoices that are neither posted nor in an approved close. What is under way at Sage
-        never goes.
+    :param include_open: also invoices that are neither posted nor in an approved close, or have an open finding. What
+        is under way at Sage never goes.
     :param dry_run: only count.
     :raises ConfigurationError: for a field that is none of them.
     """
@@ -167,13 +181,15 @@ class Retention:
             with self.staging.engine.connect() as connection:
                 self.erased.bodies = len(list(connection.scalars(self._unneeded())))
             return
-        while True:
+        request, digests = self.tables.request, [""]
+        while digests:
+            later = self._unneeded().where(request.c.sha256 > digests[-1]).order_by(request.c.sha256).limit(_BODIES)
             with self.staging.engine.connect() as connection:
-                digests = list(connection.scalars(self._unneeded().limit(_BODIES)))
-            if not digests:
-                return
-            self._count("bodies", archive.remove(digests, self._needed))
-            self._forget(digests)
+                digests = list(connection.scalars(later))
+            here = [digest for digest in digests if archive.find(digest)]
+            self._count("bodies", archive.remove(here, self._needed))
+            gone = self._forget(archive, digests, here)
+            self._count("elsewhere", len(digests) - gone)
 
     def _unneeded(self) -> Any:
         """Return the query for digests of good answers to loads that are all old and settled."""
@@ -194,13 +210,21 @@ class Retention:
         with self.staging.engine.connect() as connection:
             return {*connection.scalars(select(request.c.sha256).where(good))}
 
-    def _forget(self, digests: Sequence[str]) -> None:
-        """Note that bodies are no longer kept: nobody reads them again."""
+    def _forget(self, archive: Bodies, digests: Sequence[str], removed: Sequence[str]) -> int:
+        """Note that bodies are no longer kept, so that nobody reads them again; return of how many.
+
+        A file says where it is kept. What this archive never had, and nothing says it should, may be in another.
+        """
         request, document = self.tables.request, self.tables.document
+        kept = and_(document.c.sha256.in_(digests), document.c.uri.is_not(None))
         with self.staging.engine.begin() as connection:
-            gone = request.c.sha256.in_(digests)
-            connection.execute(update(request).where(gone).values(request_key=None, headers=None))
-            connection.execute(update(document).where(document.c.sha256.in_(digests)).values(uri=None))
+            files = connection.execute(select(document.c.sha256, document.c.uri).where(kept).distinct()).all()
+            absent = {row.uri: row.sha256 for row in files if archive.has(row.uri)}
+            gone = ({*removed} | {*absent.values()}) - {row.sha256 for row in files if row.uri not in absent}
+            lost = request.c.sha256.in_(gone)
+            connection.execute(update(request).where(lost).values(request_key=None, headers=None))
+            connection.execute(update(document).where(kept, document.c.uri.in_([*absent])).values(uri=None))
+        return len(gone)
 
     def _is_old(self, period: Any) -> ColumnElement[bool]:
         found: ColumnElement[bool] = func.substr(period, 12, 10) <= self.before
@@ -209,20 +233,22 @@ class Retention:
     def _may_go(self) -> ColumnElement[bool]:
         """Return the condition that an invoice is closed, and not under way at Sage.
 
-        What came or changed after a month was reconciled is not in its close.
+        What came or changed after a month was reconciled is not in its close; nor are other vendors in one of some.
         """
-        invoice, item, close = self.tables.invoice, self.tables.upload_item, self.tables.close
-        load = self.tables.load.alias("last_change")  # whoever asks may read loads too
+        invoice, item = self.tables.invoice, self.tables.upload_item
         under_way = exists().where(same_invoice(item, invoice), item.c.status.in_(_UNDER_WAY))
-        approved = exists().where(
-            close.c.period == invoice.c.slice_period,
-            is_approved(close),
-            load.c.load_id == invoice.c.load_id,
-            or_(close.c.created_at.is_(None), load.c.ended_at <= close.c.created_at),
-        )
         if self.include_open:
             return ~under_way
-        return and_(~under_way, or_(invoice.c.posted_at.is_not(None), approved))
+        return and_(
+            ~under_way, ~self._is_disputed(), or_(invoice.c.posted_at.is_not(None), in_approved_close(self.tables))
+        )
+
+    def _is_disputed(self) -> ColumnElement[bool]:
+        """Return the condition that nobody has yet said what a change after posting means."""
+        finding = self.tables.finding
+        undecided = and_(finding.c.resolved_at.is_(None), finding.c.accepted_at.is_(None))
+        told = and_(same_invoice(finding, self.tables.invoice), finding.c.rule.in_(RULES.values()))
+        return exists().where(told, undecided)
 
     def _is_settled(self, table: Table) -> ColumnElement[bool]:
         """Return the condition that no invoice of a row's slice has to stay."""

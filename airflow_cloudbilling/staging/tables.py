@@ -7,9 +7,8 @@ first release, so that later features add no migration.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table
+from sqlalchemy import BigInteger, Column, Index, Integer
 
 from airflow_cloudbilling.staging.columns import (
     BYTES,
@@ -24,40 +23,32 @@ from airflow_cloudbilling.staging.columns import (
     load_id,
     period,
     revision_columns,
-    scope_key,
     sequence,
     slice_key,
     task_columns,
     tax_columns,
     texts,
 )
+from airflow_cloudbilling.staging.tables_outgoing import OutgoingTables
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 
-class Tables:
+class Tables(OutgoingTables):
     """The staging tables of one schema, as SQLAlchemy tables under their names without the prefix.
 
     :param schema: database schema, or ``None`` for the connection's default.
     """
 
     def __init__(self, schema: str | None = None) -> None:
-        self.metadata = MetaData(schema=schema)
+        super().__init__(schema)
         self._invoices()
         self._slices()
         self._loads()
         self._uploads()
+        self._closes()
         self._scopes()
-
-    def _table(self, name: str, comment: str, *columns: Column[Any]) -> Table:
-        return Table(
-            f"cloudbilling_{name}",
-            self.metadata,
-            *columns,
-            comment=comment,
-            mysql_charset="utf8mb4",
-            mysql_engine="InnoDB",
-        )
+        self._version()
 
     def _invoices(self) -> None:
         self.invoice = self._table("invoice", "invoices and credit notes", *invoice_key(), *invoice_columns())
@@ -107,9 +98,6 @@ class Tables:
             Column("period", code(32), comment="of the slice that lists a file without an invoice, start/end"),
         )
         self._by_invoice(self.document)
-
-    def _by_invoice(self, table: Table) -> None:
-        Index(f"{table.name}_by_invoice", *(table.c[n] for n in ("provider", "account", "kind", "invoice_id")))
 
     def _loads(self) -> None:
         self.load = self._table(
@@ -188,94 +176,12 @@ class Tables:
             Column("size", BigInteger, comment="bytes of the body"),
         )
 
-    def _uploads(self) -> None:
-        self.upload = self._table(
-            "upload",
-            "files sent to Sage Connected Cloud",
-            Column("upload_id", code(36), primary_key=True, comment="identifier of the upload"),
-            *texts(
-                conn_id="Airflow connection",
-                scope="of the file at Sage",
-                close_id="the approved set",
-                reason="of sending again",
-            ),
-            Column("content_sha256", code(64), nullable=False, comment="of the file as sent"),
-            Column("status", code(16), nullable=False, comment="intent, submitted, accepted, failed, unknown"),
-            *texts(
-                tracking_id="Sage's own", progress="as Sage says it", result_uri="of the result file, without signature"
-            ),
-            *task_columns(),
-            Column("map_index", Integer, comment="of the task instance; -1 when it is not mapped"),
-            *(
-                Column(name, Integer, comment=comment)
-                for name, comment in {
-                    "record_count": "records of the file; of a user's own file those of its result",
-                    "accepted_count": "records that Sage accepted",
-                    "rejected_count": "records that Sage rejected",
-                }.items()
-            ),
-            *(
-                Column(name, MOMENT, comment="UTC, by the database")
-                for name in ("created_at", "submitted_at", "ended_at")
-            ),
-            Column("told_at", MOMENT, comment="when a task said that it ended badly, or a person did, UTC"),
-            Column("word", TEXT, comment="resolve= of the task that sent it, which is not about this file"),
-        )
-        self.upload_item = self._table(
-            "upload_item",
-            "which staged invoices went into which upload, and the result of each",
-            Column("upload_id", code(36), primary_key=True, comment="identifier of the upload"),
-            *invoice_key(),
-            Column("content_hash", code(64), comment="of the invoice as sent"),
-            Column(
-                "status",
-                code(16),
-                nullable=False,
-                comment="intent, submitted, accepted, failed, rejected, unknown, released",
-            ),
-            *texts(record_key="of the record in the file", message="what Sage or a person says of it"),
-            Column("ended_at", MOMENT, comment="UTC, by the database"),
-        )
-        self._by_invoice(self.upload_item)
-        record_key = self.upload_item.c.record_key
-        Index(f"{self.upload_item.name}_by_record", record_key, mysql_length={"record_key": 64})
-        self.close = self._table(
-            "close",
-            "the sets of invoices that were reconciled, approved and sent",
-            Column("close_id", code(36), primary_key=True, comment="identifier of the set"),
-            period(),
-            Column("invoices", TEXT, comment="invoice keys and content hashes, as JSON"),
-            Column("totals", TEXT, comment="net, tax and gross by currency, as JSON with decimal texts"),
-            Column("sha256", code(64), nullable=False, comment="of keys, hashes and totals"),
-            Column("approved_by", TEXT, comment="the person"),
-            Column("approved_at", MOMENT, comment="UTC"),
-            Column("status", code(16), nullable=False, comment="of the approval"),
-            Column("created_at", MOMENT, comment="UTC, by the database"),
-        )
+    def _version(self) -> None:
         self.schema_version = self._table(
             "schema_version",
             "the version of these tables",
             Column("version", Integer, primary_key=True, autoincrement=False, comment="of the schema"),
             Column("created_at", MOMENT, comment="UTC, by the database"),
-        )
-
-    def _scopes(self) -> None:
-        self.scope = self._table(
-            "scope",
-            "scopes of Sage Connected Cloud that are staged, and when each was read",
-            *scope_key(),
-            Column("record_count", Integer, nullable=False, comment="records of the file"),
-            Column("read_at", MOMENT, nullable=False, comment="UTC, by the database, before the file was asked for"),
-            Column("loaded_at", MOMENT, nullable=False, comment="UTC, by the database"),
-        )
-        self.scope_record = self._table(
-            "scope_record",
-            "the records of those scopes, as of the last file",
-            *scope_key(),
-            Column("record_key", code(255), primary_key=True, comment="the record's id at Sage"),
-            Column("raw", TEXT, nullable=False, comment="the record as JSON, as received"),
-            Column("content_hash", code(64), nullable=False, comment="SHA-256 of the record, in whatever order"),
-            Column("loaded_at", MOMENT, nullable=False, comment="when the row was written, UTC, by the database"),
         )
 
 

@@ -26,6 +26,7 @@ class File(NamedTuple):
     :param conn_id: the connection of Sage.
     :param reason: why the same content is sent again, where it is.
     :param word: the person's word that stands in the task, and so is about another file.
+    :param period: of the invoices in it, as ``start/end``; None of a user's own file.
     """
 
     conn_id: str
@@ -35,6 +36,7 @@ class File(NamedTuple):
     reason: str | None = None
     record_count: int | None = None
     word: str | None = None
+    period: str | None = None
 
 
 class Item(NamedTuple):

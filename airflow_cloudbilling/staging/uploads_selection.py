@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, false, func, sele
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.staging.closes import members_of, slices_of, stood_with
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
@@ -31,7 +31,8 @@ class Survey(NamedTuple):
     :param posted: invoices that an ERP has marked as posted, or that were accepted before.
     :param uploads: upload → how many of its invoices are in it and not rejected.
     :param before: invoices of an approved set that were posted before it was reconciled, and are in no ``uploads``: a
-        second close of a month names them too, and whoever approved it saw that they are not sent again.
+        second close of a month names them too, and whoever approved it saw that they are not sent again. What the set's
+        own uploads have posted stands with these, however often it is reconciled.
     """
 
     free: int
@@ -41,18 +42,22 @@ class Survey(NamedTuple):
 
 
 class Approved(NamedTuple):
-    """A row of ``cloudbilling_close``: the invoices that a person has approved, with the hashes of their contents."""
+    """A row of ``cloudbilling_close``: the invoices that a person has approved, with the hashes of their contents.
+
+    :param kinds: those that were looked at, whether there was any invoice or not.
+    """
 
     close_id: str
     hashes: Mapping[InvoiceKey, str]
     created_at: Any = None
+    kinds: Collection[str] = ()
 
 
 class Selection:
     """Invoices of one kind: of a period's slices, or of an approved set.
 
     :param kind: ``sales`` …; None, of an approved set: all of them.
-    :raises ConfigurationError: when an approved set has none of the kind.
+    :raises ConfigurationError: when an approved set has none of the kind, and nobody looked for any.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class Selection:
         self.hashes: dict[InvoiceKey, str] = {}
         if approved:
             self.hashes = {k: h for k, h in approved.hashes.items() if kind is None or k.kind == kind}
-            if approved.hashes and not self.hashes:
+            if approved.hashes and not self.hashes and kind not in approved.kinds:
                 kinds = " and ".join(sorted({key.kind for key in approved.hashes}))
                 message = (
                     f"close {approved.close_id!r} has no {kind} invoices, it has {kinds}; say which of them is meant."
@@ -94,11 +99,11 @@ class Selection:
         free = posted = before = 0
         in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
         early = self._posted_before()
-        let_the_database_learn(self.staging.engine, tables)
+        let_the_database_learn(self.staging.engine, tables.invoice, tables.invoice_line, tables.slice_invoice)
         for part in self._parts(connection):
             free += self._count(connection, and_(part, ~is_frozen(tables)))
             posted += self._count(connection, and_(part, invoice.c.posted_at.is_not(None)))
-            before += self._count(connection, and_(part, early))
+            before += self._count(connection, and_(part, early)) if self.approved else 0
             joined = select(item.c.upload_id, func.count()).select_from(invoice.join(item, in_upload))
             for upload_id, count in connection.execute(joined.where(part, ~early).group_by(item.c.upload_id)):
                 uploads[upload_id] = uploads.get(upload_id, 0) + count
@@ -139,11 +144,12 @@ class Selection:
                         yield header, lines.pop(header["invoice_id"], [])
 
     def _posted_before(self) -> ColumnElement[bool]:
-        """Return the condition that an invoice was posted before the approved set was reconciled."""
-        posted_at = self.staging.tables.invoice.c.posted_at
+        """Return the condition that an invoice was posted before the approved set was reconciled, and not by itself."""
+        tables = self.staging.tables
         if self.approved is None or self.approved.created_at is None:
             return false()
-        return and_(posted_at.is_not(None), posted_at < self.approved.created_at)
+        posted_at, own = tables.invoice.c.posted_at, stood_with(tables, self.approved.close_id, FROZEN_STATES)
+        return and_(posted_at.is_not(None), posted_at < self.approved.created_at, ~own)
 
     def _parts(self, connection: Connection) -> Iterator[ColumnElement[bool]]:
         """Yield conditions that together choose the invoices, each a few hundred of one account by their ids.
@@ -213,17 +219,10 @@ def approved(staging: Staging, close_id: str) -> Approved:
     if row["approved_at"] is None and (row["status"] or "").lower() != "approved":
         message = f"close {close_id!r} is {row['status'] or 'open'}, nobody has approved it yet; nothing of it is sent."
         raise ConfigurationError(message, field="close_id")
-    try:
-        members = json.loads(row["invoices"] or "[]")
-        hashes = {InvoiceKey.read(one if isinstance(one, dict) else one[:4]): _hash(one) for one in members}
-    except (ConfigurationError, TypeError, KeyError, IndexError, ValueError) as error:
-        message = f"close {close_id!r} does not list invoices with their hashes ({type(error).__name__})."
-        raise ConfigurationError(message, field="close_id") from error
-    return Approved(close_id, hashes, row["created_at"])
-
-
-def _hash(member: Any) -> str:
-    return str(member["content_hash"] if isinstance(member, dict) else member[4])
+    with staging.engine.connect() as connection:
+        hashes = {InvoiceKey(*member[:4]): member[4] for member in members_of(connection, staging.tables, close_id)}
+        kinds = frozenset(kind for _, _, kind in slices_of(connection, staging.tables, close_id))
+    return Approved(close_id, hashes, row["created_at"], kinds)
 
 
 def _columns(table: Table, raw: bool) -> list[ColumnElement[Any]]:

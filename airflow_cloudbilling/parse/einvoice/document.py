@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cloudbilling.errors import RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
+from airflow_cloudbilling.parse.closing import stated_positive
 from airflow_cloudbilling.parse.einvoice import cii, ubl
 from airflow_cloudbilling.parse.einvoice.terms import CREDIT_NOTES, Said, Syntax, discount, money, unit_price
 from airflow_cloudbilling.parse.events import LARGEST_VALUE, Malformed
-from airflow_cloudbilling.parse.invoices import stated_positive
 from airflow_cloudbilling.parse.totals import RunningSum
-from airflow_cloudbilling.parse.values import shown
+from airflow_cloudbilling.parse.values import clean, shown
 from airflow_cloudbilling.parse.xml_guard import hardened_parser, prolog, utf8
 from airflow_cloudbilling.parse.xml_text import declarations, source_text
 
@@ -89,8 +89,8 @@ class _Document:
                     )
             root = self._parser.close()
         except etree.XMLSyntaxError as error:
-            begin = shown(self._first[:200].decode("utf-8", "replace"), 200)
-            raise Malformed(f"the e-invoice's XML breaks off or is malformed: {error.msg}; it begins {begin}") from None
+            reason, begin = clean(error.msg), shown(self._first[:200].decode("utf-8", "replace"), 200)
+            raise Malformed(f"the e-invoice's XML breaks off or is malformed: {reason}; it begins {begin}") from None
         if not self._begun:  # the parser tells of no element in it
             self._begin(root)
         if self._holder is not None and self._last is not None:

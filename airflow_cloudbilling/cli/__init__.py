@@ -1,0 +1,1 @@
+"""``airflow cloudbilling``: what operators do, by hand."""

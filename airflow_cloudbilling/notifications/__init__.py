@@ -1,0 +1,1 @@
+"""Notifiers: what people are told by whatever Airflow can send."""

@@ -1,0 +1,58 @@
+"""What a database's error means to who reads the log: which connection it is about, and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+
+_LOST = "the connection was lost; nothing half-written stays, run the task again"
+_ADVICE: dict[str, tuple[str | int, ...]] = {  # → SQLSTATE of PostgreSQL, number of MySQL, or words of SQLite
+    "somebody else works on the same rows; run the task again": (
+        *("40001", "40P01", "55P03", 1205, 1213, "database is locked"),
+    ),
+    "the database's disk is full; free space there, and run the task again": (
+        *("53100", 1021, 1114, "database or disk is full", "disk I/O error"),
+    ),
+    "the database takes no writing; name the primary server, or a file that may be written": (
+        *("25006", 1290, 1792, 1836, "readonly database"),
+    ),
+    "the user lacks a right; let somebody who may grant it: SELECT, INSERT, UPDATE and DELETE on the tables"
+    " cloudbilling_*, and temporary tables": ("42501", 1044, 1045, 1142, 1370, "28P01", "28000"),
+    "the tables are not those of this version; if nobody changed them by hand, delete the row of"
+    " cloudbilling_schema_version, so that the next task adds what is missing": (
+        *("42P01", "42703", 1054, 1146, "no such table", "no such column", "has no column named"),
+    ),
+}
+
+
+def explain_errors(engine: Engine, conn_id: str) -> None:
+    """Let every error of an engine name its connection and say what to do; its type stays.
+
+    :param conn_id: the Airflow connection that the engine was made from.
+    """
+
+    def explain(context: ExceptionContext) -> None:
+        original: Any = context.original_exception
+        vars(original).pop("_pgconn", None)  # psycopg keeps the password there
+        error = context.sqlalchemy_exception
+        if error is not None:
+            said = " - ".join(filter(None, (str(error.args[0]).strip(), advice(original, context.is_disconnect))))
+            error.args = (f"Connection {conn_id!r}: {said}", *error.args[1:])
+
+    event.listen(engine, "handle_error", explain)
+
+
+def advice(error: Any, lost: bool) -> str:
+    """Return what to do about a driver's error, empty where nobody knows.
+
+    :param lost: whether the connection is gone with it.
+    """
+    said = next(iter(error.args), "")
+    for words, signs in _ADVICE.items():
+        if {getattr(error, "sqlstate", None), said} & {*signs}:
+            return words
+        if any(isinstance(sign, str) and " " in sign and sign in str(said) for sign in signs):
+            return words
+    return _LOST if lost else ""

@@ -1,0 +1,77 @@
+"""From a task in Airflow to what it has done, on the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pages import Reader
+
+from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+from airflow_cloudbilling.operators.page_link import PageLink, view_of
+from airflow_cloudbilling.page.addresses import view
+
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
+
+with DAG("linked"):
+    StageInvoicesOperator(
+        task_id="stage", conn_id="twotcloud_default", staging_conn_id="erp_staging", period="{month}", kind="sales"
+    ) >> ReconcileInvoicesOperator(
+        task_id="reconcile", staging_conn_id="erp_staging", period="{month}", fail_on="never"
+    )
+"""
+
+
+def link_of(task_id: str, name: str) -> str:
+    """Return the link that Airflow has kept of a task."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    chosen = select(XComModel).where(XComModel.task_id == task_id, XComModel.key == f"_link_{name}")
+    with create_session() as session:
+        (row,) = session.scalars(chosen).all()
+        return str(XComModel.deserialize_value(row))
+
+
+def test_a_task_leads_to_its_invoices_and_findings(vendor: Any, staging: Path, dags_folder: Path, run_dag: Any) -> None:
+    month = vendor.months[-1]
+    file = dags_folder / "linked.py"
+    file.write_text(DAG_FILE.format(month=month))
+    run_dag(file)
+    address = link_of("stage", "PageLink")
+    assert f"/cloudbilling/invoices?staging=erp_staging&period={month}&provider=twotcloud&kind=sales" in address
+    assert "2tCloud, sales" in Reader("all").read(address.partition("/cloudbilling/")[2])
+    assert f"Findings {month}" in Reader("all").read(link_of("reconcile", "PageLink").partition("/cloudbilling/")[2])
+
+
+OF_TWO = [{"provider": provider, "account": "1", "kind": "sales", "period": "2026-10"} for provider in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("result", "end"),
+    [
+        ({"upload_id": "u-1", "status": "accepted"}, "upload?id=u-1"),
+        ({"period": "2026-10", "close_id": "c-1"}, "findings?period=2026-10"),
+        ({"periods": ["2026-09", "2026-10"]}, "margin?period=2026-10"),
+        (
+            {"slices": [{"provider": p, "account": "1", "kind": "sales", "period": "2026-10"} for p in "ab"]},
+            "?until=2026-10",
+        ),
+        ({}, ""),
+    ],
+)
+def test_each_kind_of_result_has_its_view(result: dict[str, Any], end: str) -> None:
+    name, params = view_of(result)
+    assert view("", name, **params) == f"/cloudbilling/{end}"
+
+
+def test_a_task_that_failed_leads_to_its_month(staging: Path) -> None:
+    task = StageInvoicesOperator(task_id="stage", conn_id="c", staging_conn_id="erp_staging", period="2026-10")
+    assert PageLink().get_link(task, ti_key=None) == "/cloudbilling/?staging=erp_staging&until=2026-10"
+    undecided = StageInvoicesOperator(task_id="stage", conn_id="c", staging_conn_id="erp_staging", period="October")
+    assert PageLink().get_link(undecided, ti_key=None) == "/cloudbilling/?staging=erp_staging"
