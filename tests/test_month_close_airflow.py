@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from real_airflow import ROOT, SECONDS, RealAirflow, real_airflow, until
+from closing import SOON, MonthClose, example, kept
+from real_airflow import SECONDS, real_airflow, until
 from staged import Erp, rows
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 
 pytestmark = pytest.mark.processes
@@ -47,23 +45,15 @@ with DAG(
         period="{{{{ params.period }}}}",
     )
 """
-# What is changed of the example: nothing waits for long, and there is one kind of each vendor.
-CHANGED = {
-    "poll_interval=30": "poll_interval=5",
-    "timedelta(minutes=10)": "timedelta(seconds=1)",
+# There is one kind of each vendor.
+CHANGED = SOON | {
     '        ("twotcloud_default", "purchase"),\n': "",
     '        ("cloudonex_default", "purchase"),\n': "",
 }
 
 
-class Closing:
-    """The Airflow with the imports and the close, the vendors, and what the ERP and Sage have got."""
-
-    def __init__(self, airflow: RealAirflow, sandbox: Sandbox, erp: Erp, received: list[bytes]) -> None:
-        self.airflow = airflow
-        self.sandbox = sandbox
-        self.erp = erp
-        self.received = received
+class Closing(MonthClose):
+    """The close of this module's imports, each a DAG of its own."""
 
     def imports(self, month: str | None, vendors: Iterable[str] = IMPORTS, **conf: str) -> None:
         """Import a month of some vendors, and wait until that is done."""
@@ -71,103 +61,27 @@ class Closing:
         for vendor, run_id in runs.items():
             assert self.ended(f"import_{vendor}", run_id) == "success", self.told(run_id, "stage")[-3000:]
 
-    def ended(self, dag_id: str, run_id: str) -> str:
-        """Wait for the end of a run, and return its state."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-        return str(until(lambda: (state := self.airflow.call("GET", path)["state"]) in ("success", "failed") and state))
-
-    def closes(self, month: str) -> list[str]:
-        """Return the runs that close a month, the oldest first."""
-        return [*self.airflow.runs("month_close", month)]
-
-    def asked(self, run_id: str) -> str:
-        """Wait until a person is asked, and return the question."""
-        words = ("Received executor event with state success", "task_id='approve'", run_id)
-        log = self.airflow.home / "scheduler.log"
-        # Airflow 3.3.2 fails a task that is answered before the scheduler has noticed that it waits.
-        until(lambda: any(all(word in line for word in words) for line in log.read_text().splitlines()))
-        (found,) = self.airflow.call("GET", f"/api/v2/dags/month_close/dagRuns/{run_id}/hitlDetails")["hitl_details"]
-        return str(found["body"])
-
-    def answer(self, run_id: str, option: str) -> None:
-        """Answer, as Airflow's UI does."""
-        path = f"/api/v2/dags/month_close/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
-        self.airflow.call("PATCH", path, {"chosen_options": [option], "params_input": {}})
-
-    def states(self, run_id: str) -> dict[str, str]:
-        return self.airflow.states("month_close", run_id)
-
-    def told(self, run_id: str, task_id: str) -> str:
-        """Return the log of a task."""
-        logs = self.airflow.home.rglob(f"run_id={run_id}/task_id={task_id}/*.log")
-        return "".join(file.read_text() for file in logs)
-
-    def result(self, run_id: str, task_id: str) -> Any:
-        path = f"/api/v2/dags/month_close/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
-        return self.airflow.call("GET", path)["value"]
-
-    def true_totals(self, month: str) -> dict[str, dict[str, Decimal]]:
-        """Return what a month's invoices of every vendor and kind come to, by currency."""
-        sums: dict[str, Counter[str]] = {}
-        for vendor, kind in IMPORTS.items():
-            for currency, truth in self.sandbox.truth(vendor, kind, month).items():
-                own = sums.setdefault(currency, Counter())
-                own.update({"net": truth.net, "tax": truth.tax, "gross": truth.gross})
-        return {currency: dict(own) for currency, own in sums.items()}
-
-    def true_sales(self, *months: str) -> dict[str, tuple[int, Decimal]]:
-        """Return how many sales invoices there are, and what their lines come to, by currency."""
-        sums: dict[str, tuple[int, Decimal]] = {}
-        for month in months:
-            for vendor in (vendor for vendor, kind in IMPORTS.items() if kind == "sales"):
-                for currency, truth in self.sandbox.truth(vendor, "sales", month).items():
-                    count, net = sums.get(currency, (0, Decimal(0)))
-                    sums[currency] = count + truth.invoices, net + truth.line_net
-        return sums
-
-    def sent_sales(self, since: int = 0) -> dict[str, tuple[int, Decimal]]:
-        """Return the same of what Sage has received.
-
-        :param since: how many files to leave out.
-        """
-        sums: dict[str, tuple[int, Decimal]] = {}
-        for content in self.received[since:]:
-            for order in json.loads(content, parse_float=Decimal, parse_int=Decimal):
-                count, net = sums.get(order["currency"], (0, Decimal(0)))
-                own = sum((line["netAmount"] for line in order["lines"]), Decimal(0))
-                sums[order["currency"]] = count + 1, net + own
-        return sums
-
 
 @pytest.fixture(scope="module")
 def closing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closing]:
     """Boot Airflow with four imports and the example's close, whose uploads are not accepted at once."""
     folder = tmp_path_factory.mktemp("closing")
-    erp, received = Erp("sqlite", folder), list[bytes]()
+    erp = Erp("sqlite", folder)
     with Sandbox(months=10, last_month=date(2026, 10, 1), invoices=3) as sandbox, pytest.MonkeyPatch.context() as patch:
         for name, value in sandbox.environment().items():
             patch.setenv(name, value)
         patch.setenv("AIRFLOW_CONN_ERP_STAGING", json.dumps(erp.connection))
         patch.setenv("AIRFLOW_VAR_CLOUDBILLING_REPORTS", str(folder / "reports"))
-        sage = sandbox.vendors["sage_connected_cloud"]
-        assert isinstance(sage, Sage)
-        sage.statuses = ["in review", "accepted"]
-        keep = sage.shelf.keep
-        patch.setattr(sage.shelf, "keep", lambda upload, content: (received.append(content), keep(upload, content)))
         home = folder / "airflow"
         home.mkdir()
-        with real_airflow(home) as airflow:
+        with kept(sandbox) as received, real_airflow(home) as airflow:
             for vendor, kind in IMPORTS.items():
                 (airflow.dags / f"import_{vendor}.py").write_text(IMPORT.format(vendor=vendor, kind=kind))
-            example = (ROOT / "example_dags" / "month_close.py").read_text()
-            for own, instead in CHANGED.items():
-                assert own in example
-                example = example.replace(own, instead)
-            (airflow.dags / "month_close.py").write_text(example)
+            (airflow.dags / "month_close.py").write_text(example("month_close", CHANGED))
             airflow.ready()
             for dag_id in ("month_close", "month_close_deadline", *(f"import_{vendor}" for vendor in IMPORTS)):
                 until(lambda dag_id=dag_id: airflow.call("GET", f"/api/v2/dags/{dag_id}"))
-            yield Closing(airflow, sandbox, erp, received)
+            yield Closing(airflow, sandbox, erp, [*IMPORTS.items()], received)
     shutil.rmtree(folder)
 
 
