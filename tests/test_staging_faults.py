@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
+import small_disk
 from proxy import Proxy
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
@@ -177,6 +178,24 @@ def test_a_disk_that_is_full(erp: Erp, staging: Staging) -> None:
         load(full, invoices(range(2000)), allow_removals=True)
     assert dump(erp) == before
     mended(erp)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", small_disk.KINDS)
+def test_a_disk_that_really_is_full(
+    kind: str, monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    with small_disk.small(kind, monkeypatch) as here:
+        load(open_staging(here.erp), invoices(BEFORE))
+        before = dump(here.erp)
+        here.fill()
+        words = WORDS["full"] if kind != "mysql" else f"{WORDS['full']}|{WORDS['lost']}"
+        with pytest.raises(SQLAlchemyError, match=words):
+            load(Staging(here.erp.engine()), invoices(range(3000)), allow_removals=True)
+        here.free()
+        assert dump(here.erp) == before
+        mended(here.erp)
+    record_property("full disks", 1)
 
 
 @pytest.mark.thorough
