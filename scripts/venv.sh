@@ -56,5 +56,5 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
     "$python" -m venv --clear "$venv"
 fi
 echo "==> Installing this package, Airflow and the tools into $venv as $constraints pins them (about 180 packages; minutes the first time)"
-install --constraint "$constraints" --editable ".[dev,postgres,mysql,parquet]"
+install --constraint "$constraints" --editable ".[dev,docs,postgres,mysql,parquet]"
 echo "==> $venv is ready"

@@ -1,4 +1,4 @@
-"""From a figure back to load, run, request and body, by the function and by the README's query."""
+"""From a figure back to load, run, request and body, by the function and by the documentation's query."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.retention import Retention
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+STAGING = (Path(__file__).parents[1] / "docs" / "staging.md").read_text()
 
 
 def key_of(erp: Erp, **changed: str) -> dict[str, str]:
@@ -96,7 +96,7 @@ def test_the_task_run_is_named_and_all_that_hangs_on_the_invoice(erp: Erp) -> No
 def test_the_readmes_query_says_the_same(vendor: Any, erp: Erp, tmp_path: Path) -> None:
     stage(vendor.months[-1])
     key = key_of(erp)
-    (query,) = re.findall(r"```sql\n(SELECT.*?)```", README, re.DOTALL)
+    (query,) = re.findall(r"```sql\n(SELECT.*?)```", STAGING, re.DOTALL)
     ((*figures, url, sha256),) = erp.query(query.rstrip().rstrip(";"), **key)
     found = explain(open_staging(erp), key)
     load_ = found["load"]

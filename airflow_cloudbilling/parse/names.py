@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.model import InvoiceLine
+from airflow_cloudbilling.model import Invoice, InvoiceLine
 from airflow_cloudbilling.parse.events import Shape
 from airflow_cloudbilling.parse.fields import Fields, Wanted, fold
 from airflow_cloudbilling.parse.nesting import Nesting, Surrounding
-from airflow_cloudbilling.parse.values import amount
+from airflow_cloudbilling.parse.values import amount, country, currency, day, document_type, identifier, text
 
 LINE_NAMES = InvoiceLine._fields[:-1]  # all but raw
+HEAD_NAMES = tuple(n for n in Invoice._fields if n not in ("totals_origin", "raw", "source_sha256", "sign", "taxes"))
+_AMOUNTS = (*("quantity", "unit_price", "discount", "tax_rate"), "_amount", "_total")  # or what their names end in
+_DAYS = ("_date", "period_start", "period_end")
+_OTHERS = {
+    "invoice_id": identifier,
+    "document_type": document_type,
+    "currency": currency,
+    "seller_country": country,
+    "buyer_country": country,
+}
 
 Table = Mapping[str, "tuple[Callable[[Any], str | None], tuple[str, ...]]"]
+Paths = Mapping[str, Sequence[str]]
 
 
 class Names(NamedTuple):
@@ -30,6 +41,21 @@ class Names(NamedTuple):
     head: Table
     line: Table
     around: Mapping[int, str]
+
+    @classmethod
+    def of(cls, shape: Shape, head: Paths, line: Paths) -> Names:
+        """Return the names of a vendor whose records have flat lines; each value is read as its name asks for.
+
+        :param head: canonical name of an invoice → its dotted paths in the invoice's record, best first. Names that are
+            left out can be given by ``field_map``.
+        :param line: the same of a line.
+        :raises ConfigurationError: for a name that is no canonical one.
+        """
+        named = [(names, given, set(given) - set(names)) for names, given in ((HEAD_NAMES, head), (LINE_NAMES, line))]
+        for names, _, unknown in named:
+            if unknown:
+                raise ConfigurationError(f"{', '.join(unknown)}: no canonical name; known are {', '.join(names)}.")
+        return cls(shape, *({n: (_reader(n), tuple(given.get(n, ()))) for n in names} for names, given, _ in named), {})
 
     def mapped(self, field_map: Mapping[str, str], conn_id: str) -> Names:
         """Return the names with a user's ``field_map``, whose paths come first.
@@ -50,6 +76,13 @@ class Names(NamedTuple):
             read, paths = table[key]
             table[key] = (read, (path, *paths))
         return self._replace(head=head, line=line)
+
+
+def _reader(name: str) -> Callable[[Any], str | None]:
+    """Return what reads a canonical value, by what its name says it is."""
+    if name in _OTHERS:
+        return _OTHERS[name]
+    return amount if name.endswith(_AMOUNTS) else day if name.endswith(_DAYS) else text
 
 
 def undivided_amounts(names: Names) -> dict[str, str]:
