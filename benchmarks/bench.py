@@ -52,15 +52,18 @@ def main() -> int:
     options = _options()
     from bench_report import machine_of, markdown, table
 
+    output = Path(options.output)
+    earlier = json.loads((output / "bench.json").read_text()) if options.add else None
+    if earlier and earlier["pages"] != options.pages:
+        raise SystemExit(f"The earlier results are of {earlier['pages']} pages; give --pages or leave --add out.")
     absent = _absent()
     for name, why in absent.items():
         tell(f"Left out: {name}: {why}")
     with tempfile.TemporaryDirectory(prefix="cloudbilling-bench-") as folder:
         found = {**Run(options, Path(folder), absent).all(), "absent": absent, "pages": options.pages}
-    output = Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    if options.add:
-        found = _beside(json.loads((output / "bench.json").read_text()), found)
+    if earlier:
+        found = _beside(earlier, found)
     found |= {"machine": machine_of(found)}
     print(table(found))
     (output / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -185,8 +188,6 @@ class Run:
 
 def _beside(earlier: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     """Return what was found together with what an earlier run of as many pages found of other cases."""
-    if earlier["pages"] != found["pages"]:
-        raise SystemExit(f"The earlier results are of {earlier['pages']} pages; give --pages or leave --add out.")
     again = set(map(_case_of, found["results"]))
     kept = [one for one in earlier["results"] if _case_of(one) not in again]
     both = {name: {**earlier[name], **found[name]} for name in ("served_bytes", "servers", "absent")}
