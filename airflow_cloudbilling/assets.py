@@ -9,6 +9,7 @@ from airflow_cloudbilling.model import KINDS
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, AssetWatcher
+    from openlineage.client.event_v2 import Dataset as OpenLineageDataset
 
 SCHEME = "cloudbilling"
 _SCOPE = "scope"
@@ -34,6 +35,23 @@ def create_asset(*, conn_id: str, kind: str, extra: dict[str, Any] | None = None
     from airflow.sdk import Asset
 
     return Asset(f"{SCHEME}://{conn_id}/{kind}", extra=extra or {})
+
+
+def to_openlineage(asset: Asset, lineage_context: Any) -> OpenLineageDataset:
+    """Return the asset as OpenLineage's dataset; Airflow's converter for the scheme.
+
+    :param lineage_context: a hook that has read it, and knows the vendor's host; else the connection is the namespace.
+    """
+    from openlineage.client.event_v2 import Dataset
+
+    from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.hooks.lineage import of_asset, of_vendor
+
+    found = of_asset(asset.uri)
+    if isinstance(lineage_context, BillingHook):
+        account = [asset.extra["account"]] if asset.extra.get("account") else []
+        found = of_vendor(lineage_context.settings, *account, found.name)
+    return Dataset(found.namespace, found.name)
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

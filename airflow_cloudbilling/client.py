@@ -13,6 +13,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, aclosing, nullcontext, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
@@ -45,6 +46,7 @@ class Client:
     :param store: where access tokens are kept for other tasks; None: this process has its own.
     :param learn: is told every access token before it is used, to mask it; may block.
     :param draw: the random numbers in [0, 1) of the back-off.
+    :param on_close: is told, when the client is closed in the synchronous world, what it has done since it was opened.
     """
 
     def __init__(
@@ -57,10 +59,13 @@ class Client:
         store: Store | None = None,
         learn: Callable[[str], None] = lambda token: None,
         draw: Callable[[], float] = random.random,
+        on_close: Callable[[Counters], None] = lambda done: None,
     ) -> None:
         self.source = source
         self.settings = settings
         self.counters = Counters()
+        self._told = Counters()
+        self._on_close = on_close
         self._on_exchange = on_exchange
         self._secrets = Secrets((*settings.secrets, *source.secrets(settings)))
         self._transport = Transport(source, settings, self._secrets, self.counters)
@@ -133,6 +138,8 @@ class Client:
             self._background.run(self.aclose())
             self._background.close()
             self._background = self._loop = None
+            self._on_close(self.counters.since(self._told))
+            self._told = replace(self.counters)
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
         if self._background is None:

@@ -8,7 +8,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urljoin
 
@@ -40,6 +40,10 @@ class Counters:
     retries: int = 0
     bytes: int = 0
     waited: float = 0.0
+
+    def since(self, before: Counters) -> Counters:
+        """Return what was done after these were as they were before."""
+        return Counters(*(getattr(self, one.name) - getattr(before, one.name) for one in fields(self)))
 
 
 class LostError(Exception):

@@ -31,6 +31,7 @@ from uploading import DEFAULTS, Task, items, ledger, operator, seen_once, stage,
 
 from airflow_cloudbilling.errors import RefusedError, UnavailableError
 from airflow_cloudbilling.hooks.sage import Tracking
+from airflow_cloudbilling.operators.sage_upload import SageResultLink
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sensors.sage import SageUploadSensor
@@ -229,9 +230,9 @@ def test_the_operator_is_deferred_and_taken_up(erp: Erp, sage: Sage) -> None:
     stage(erp)
     one = deferred(lambda: upload(deferrable=True))
     assert ledger(erp) == ["submitted"]
-    ti = Task()
-    result = operator(deferrable=True).resume({"ti": ti}, event(one))
-    assert (result["accepted"], ti.xcoms["sage_result"]) == (5, result["result_uri"])
+    resumed = operator(deferrable=True)
+    result = resumed.resume({"ti": Task()}, event(one))
+    assert (result["accepted"], SageResultLink().get_link(resumed, ti_key=None)) == (5, result["result_uri"])
     assert items(erp) == {"accepted": 5}
     assert upload(Task(try_number=2), deferrable=True) == result
     assert seen_once(sage)

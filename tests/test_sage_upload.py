@@ -17,6 +17,7 @@ from uploading import SALES, Task, close, items, ledger, operator, seen_once, st
 
 from airflow_cloudbilling.errors import MalformedReplyError, UnavailableError
 from airflow_cloudbilling.operators import sage_sending
+from airflow_cloudbilling.operators.sage_upload import SageResultLink
 from airflow_cloudbilling.reconcile.approval import approve
 from airflow_cloudbilling.reconcile.month import Scope, reconcile
 from airflow_cloudbilling.sandbox.sage import Sage
@@ -57,7 +58,8 @@ def test_staged_invoices_become_a_file_that_sage_accepts(
     connect(vendor, monkeypatch, upload_strategy=strategy)
     stage(erp)
     ti = Task()
-    result = upload(ti)
+    task = operator()
+    result = task.execute({"ti": ti})
     (tracking_id,) = sage.uploads
     uri = f"{vendor.files_url}/results/{tracking_id}"
     assert result == {
@@ -74,9 +76,14 @@ def test_staged_invoices_become_a_file_that_sage_accepts(
     assert sage.leaks == 0
     assert items(erp) == {"accepted": 5}
     assert len(rows(erp, "invoice", "invoice_id", "posted_at IS NOT NULL")) == 5
-    assert ti.xcoms == {"sage_result": uri}
+    assert SageResultLink().get_link(task, ti_key=None) == uri
+    assert ti.xcoms == {}
     first = content(sage)[0]
     assert (first["id"], first["customer"]["lastName"], first["lines"][0]["netAmount"]) == ("INV-0", "Jansen BV", 10)
+
+
+def test_a_task_that_failed_before_there_was_a_result_has_no_link_and_looks_nothing_up(erp: Erp) -> None:
+    assert SageResultLink().get_link(operator(), ti_key=None) == ""
 
 
 def test_what_was_sent_is_not_sent_again(erp: Erp, sage: Sage) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -13,6 +14,8 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.errors import CloudBillingError
+from airflow_cloudbilling.hooks.lineage import came_from
+from airflow_cloudbilling.hooks.metrics import count_requests
 from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.redaction import forgetting
 from airflow_cloudbilling.settings import Settings, check_conn_type, settings_from
@@ -85,7 +88,13 @@ class BillingHook(BaseHook):
 
         source, settings, store = self.source, self.settings, self._open_store(writable=keeps_tokens)
         return Client(
-            source, settings, on_exchange=on_exchange, defer_after=defer_after, store=store, learn=mask_secret
+            source,
+            settings,
+            on_exchange=on_exchange,
+            defer_after=defer_after,
+            store=store,
+            learn=mask_secret,
+            on_close=partial(count_requests, settings.conn_type),
         )
 
     def invoices(self, ask: Ask) -> Iterator[Item]:
@@ -94,6 +103,7 @@ class BillingHook(BaseHook):
         :param ask: its ``field_map`` adds to the connection's.
         :raises VendorError: when the vendor refuses, cannot be reached or answers what cannot be read.
         """
+        came_from(self, ask.kind, **({"account": ask.account} if ask.account else {}))
         with self.get_conn() as client:
             yield from singly(client.stream(self.source.invoices(ask, self.settings)))
 

@@ -44,7 +44,7 @@ def look_into_staging(conn_id: str, schema: str | None = None) -> Staging:
     from airflow_cloudbilling.staging.engine import engine_for
     from airflow_cloudbilling.staging.loader import Staging
 
-    key, database = (conn_id, schema or None), _database(conn_id)
+    key, database = (conn_id, schema or None), database_of(conn_id)
     known = _looked_into.get(key)
     if known is None or known[0] != database:
         known = _looked_into[key] = database, Staging(engine_for(database), schema or None)
@@ -54,10 +54,11 @@ def look_into_staging(conn_id: str, schema: str | None = None) -> Staging:
 def _engine(conn_id: str) -> Engine:
     from airflow_cloudbilling.staging.engine import engine_for
 
-    return engine_for(_database(conn_id))
+    return engine_for(database_of(conn_id))
 
 
-def _database(conn_id: str) -> Database:
+def database_of(conn_id: str) -> Database:
+    """Return the fields of the Airflow connection that names a staging database."""
     from airflow_cloudbilling.staging.engine import Database
 
     connection = BaseHook.get_connection(conn_id)

@@ -10,9 +10,11 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.hooks.lineage import of_file
 from airflow_cloudbilling.operators.asking import FOLDER, given, keys_of, needed, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
+from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.tabular import write_csv, writer
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _NO_CURRENCY = (
 )
 
 
-class ExportFocusOperator(BaseOperator):
+class ExportFocusOperator(Traced, BaseOperator):
     """Write a period of what is staged as FOCUS 1.4: the datasets InvoiceDetail and BillingPeriod, a file each.
 
     ``<destination>/InvoiceDetail/purchase-2026-10.csv``, and likewise below ``BillingPeriod``; each is there wholly or
@@ -94,12 +96,20 @@ class ExportFocusOperator(BaseOperator):
             with snapshot(staging.engine) as connection:
                 rows = FocusRows(connection, staging.tables, period, kind)
                 kept = {dataset: self._write(place, rows, dataset) for dataset in rows.columns}
+        with self.tracing() as lineage:
+            self.expect(lineage)
+            for one in kept.values():
+                lineage.wrote(of_file(one["uri"]), rows=one["rows"], bytes=one["bytes"])
         totals = texts(rows.totals)
         self.log.info("%s: %s rows in %s; due: %s.", period.key, *_told(kept["InvoiceDetail"]), totals or "nothing")
         if rows.without_currency:
             self.log.warning(_NO_CURRENCY, rows.without_currency)
         result = {"period": str(period), "kind": kind, "format": self.format, "datasets": kept, "totals": totals}
         return {**result, "without_currency": rows.without_currency}
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note what the files are made of."""
+        lineage.read(*self.staged("invoice", "invoice_line", "invoice_tax"))
 
     def _kind(self) -> str | None:
         from airflow_cloudbilling.staging.focus import KINDS
@@ -118,7 +128,7 @@ class ExportFocusOperator(BaseOperator):
         return {"uri": place.address(dataset, name), "rows": count, "bytes": file.bytes, "sha256": file.sha256}
 
 
-class ExportInvoiceOperator(BaseOperator):
+class ExportInvoiceOperator(Traced, BaseOperator):
     """Write staged invoices as UBL 2.1, each as ``<destination>/<kind>/<provider>/<account>/<invoice id>.xml``.
 
     The files are valid against UBL's schema. What EN 16931 asks for and staging lacks comes from ``defaults``, or
@@ -202,8 +212,17 @@ class ExportInvoiceOperator(BaseOperator):
                 name, keys = self._chosen(context, staged)
                 writing = InvoiceFiles(place, staged, defaults)
                 report = self._report(place, f"{name}-gaps.csv", writing.rows(keys))
+            with self.tracing() as lineage:
+                self.expect(lineage)
+                files = writing.counts["complete"] + writing.counts["incomplete"]
+                lineage.wrote(of_file(place.address()), files=files)
+                lineage.wrote(of_file(report["uri"]), rows=report["rows"], bytes=report["bytes"])
             self._tell(writing)
             return {**writing.counts, "gaps": dict(sorted(writing.terms.items())), "report": report}
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note what the files are made of, and their folder."""
+        lineage.read(*self.staged("invoice", "invoice_line", "invoice_tax"))
 
     def _chosen(self, context: Context, staged: StagedInvoices) -> tuple[str, Iterable[InvoiceKey]]:
         if self.invoices is not None:

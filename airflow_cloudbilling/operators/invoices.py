@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -126,13 +127,13 @@ class StageInvoicesOperator(LoadOperator):
 
         slice_, dropped = load.slice, hook.source.dropped_fields
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
-        own = replace(ask, kind=slice_.kind, account=slice_.account)
+        own, began = replace(ask, kind=slice_.kind, account=slice_.account), time.monotonic()
         with load, closing(WaitingPages(load, dropped, archive)) as pages:
             self._loading = load
             try:
                 conversation = hook.source.invoices(own, hook.settings)
                 self._fill(load, client.stream(conversation, keeper(load, archive, dropped), pages, load.settle))
-                return load.commit()
+                return self._commit(load, began)
             except WaitError:
                 pages.keep()
                 raise

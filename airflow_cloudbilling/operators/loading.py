@@ -12,9 +12,12 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.assets import SCHEME, invoice_asset
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.hooks.lineage import Dataset, came_from, of_asset, of_vendor, went_to
+from airflow_cloudbilling.hooks.metrics import count_load
+from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.operators.asking import document_types_of, given, kind_of, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.operators.summary import result_of, summary_line
 from airflow_cloudbilling.run_period import Chosen
@@ -32,7 +35,7 @@ _PROGRESS_SECONDS = 10.0
 _GUESSED_KIND = "purchase"
 
 
-class LoadOperator(BaseOperator):
+class LoadOperator(Traced, BaseOperator):
     """Base of the operators that bring a slice of staging up to date; :meth:`load_slice` says from where.
 
     Parameters as of :class:`~airflow_cloudbilling.operators.invoices.StageInvoicesOperator`.
@@ -50,6 +53,7 @@ class LoadOperator(BaseOperator):
     )
     operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
+    _vendor: BillingHook | None = None
 
     def __init__(
         self,
@@ -97,13 +101,17 @@ class LoadOperator(BaseOperator):
 
     def _run(self, context: Context) -> dict[str, Any]:
         """Load and tell; apart from ``execute``, which Airflow lets nobody but itself call."""
-        loaded = []
+        loaded: list[Loaded] = []
         started = time.monotonic()
         with failing_for_good():
-            for one in self.load_slices(context):
-                self._tell(one, time.monotonic() - started)
-                loaded.append(one)
-                started = time.monotonic()
+            try:
+                for one in self.load_slices(context):
+                    self._tell(one, time.monotonic() - started)
+                    loaded.append(one)
+                    started = time.monotonic()
+            finally:
+                with self.tracing() as lineage:
+                    self._trace(lineage, loaded)
         self.page_result = result = result_of(loaded)
         self._tell_asset(context, loaded[0].slice.period, loaded[0].slice.kind, result)
         return result
@@ -116,6 +124,45 @@ class LoadOperator(BaseOperator):
     def load_slices(self, context: Context) -> Iterator[Loaded]:
         """Load the slices one after the other, at least one."""
         raise NotImplementedError
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note the staging tables, and the vendor's invoices where the connection says the account."""
+        hook = self._hook()
+        account = hook.settings.account or hook.source.account(hook.settings)
+        if account:
+            lineage.read(of_vendor(hook.settings, account, self._kind(hook)))
+        lineage.wrote(*self.staged("invoice", "invoice_line"))
+
+    def origin(self, slice_: Slice) -> Dataset:
+        """Return where a slice's records come from."""
+        return of_vendor(self._hook().settings, slice_.account, slice_.kind)
+
+    def _trace(self, lineage: Lineage, loaded: Sequence[Loaded]) -> None:
+        """Note what was read and staged, for Airflow's hook lineage too."""
+        written = [one.merged for one in loaded if one.status == "committed"]
+        for one in loaded:
+            lineage.read(self.origin(one.slice), rows=one.received)
+            came_from(self._hook(), one.slice.kind, account=one.slice.account, records=one.received)
+        if not written:
+            return
+        invoices, lines, documents = self.staged("invoice", "invoice_line", "document")
+        counts = {invoices: sum(one.invoices for one in written), lines: sum(one.lines for one in written)}
+        if files := sum(one.documents for one in written):
+            counts[documents] = files
+        for table, rows in counts.items():
+            lineage.wrote(table, rows=rows)
+            went_to(self._hook(), table, rows=rows)
+        for asset in (one for one in self.outlets if str(getattr(one, "uri", "")).startswith(f"{SCHEME}://")):
+            lineage.wrote(of_asset(asset.uri))
+
+    def _commit(self, load: Load, began: float) -> Loaded:
+        """Merge what came, and count it in Airflow's metrics.
+
+        :param began: on the monotonic clock.
+        """
+        loaded = load.commit()
+        count_load(loaded, time.monotonic() - began)
+        return loaded
 
     def _choose(self, context: Context) -> Chosen:
         chosen = period_of(context, self.period, self.timezone)
@@ -157,7 +204,9 @@ class LoadOperator(BaseOperator):
     def _hook(self) -> BillingHook:
         from airflow_cloudbilling.hooks.billing import BillingHook
 
-        return BillingHook(self.conn_id)
+        if self._vendor is None:
+            self._vendor = BillingHook(self.conn_id)
+        return self._vendor
 
     def _open_archive(self) -> Archive | None:
         from airflow_cloudbilling.archive import Archive

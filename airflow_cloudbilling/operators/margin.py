@@ -11,9 +11,11 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.exact import canonical
+from airflow_cloudbilling.hooks.lineage import of_file
 from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
+from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.tabular import write_csv
 
@@ -34,7 +36,7 @@ class _Column(NamedTuple):
     type: str = "text"
 
 
-class MarginReportOperator(BaseOperator):
+class MarginReportOperator(Traced, BaseOperator):
     """Compare what was bought with what was sold of it, by customer, month and currency.
 
     Lines of one charge (``match_key``) are compared first, what is left by subscription and item. What is bought and
@@ -94,6 +96,10 @@ class MarginReportOperator(BaseOperator):
             with snapshot(staging.engine) as connection:
                 report = MarginReport(connection, staging.tables)
                 kept = self._write(report, periods)
+        with self.tracing() as lineage:
+            self.expect(lineage)
+            for file in filter(None, kept.values()):
+                lineage.wrote(of_file(file["uri"]), bytes=file["bytes"])
         totals = {currency: _texts(sums) for currency, sums in report.totals.items()}
         self.log.info("%s charges (%s sold below cost): %s.", sum(report.states.values()), report.below_cost, totals)
         if report.not_issued:
@@ -102,6 +108,10 @@ class MarginReportOperator(BaseOperator):
         customers = len({customer.customer_id for customer in report.sums})
         self.page_result = {"periods": [str(p) for p in periods]}
         return {**self.page_result, "customers": customers, **counts, "totals": totals, **kept}
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note what is compared."""
+        lineage.read(*self.staged("invoice", "invoice_line"))
 
     def _periods(self, context: Context) -> list[Period]:
         last, months = period_of(context, self.period, self.timezone).period, str(self.months)

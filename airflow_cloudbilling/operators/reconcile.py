@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_cloudbilling.errors import ConfigurationError, FindingsError
 from airflow_cloudbilling.operators.asking import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.operators.posting import MarkPostedOperator
 
@@ -27,7 +28,7 @@ __all__ = ["MarkPostedOperator", "ReconcileInvoicesOperator"]
 _FAILING = {"error": ("error",), "warning": ("error", "warning"), "never": ()}
 
 
-class ReconcileInvoicesOperator(BaseOperator):
+class ReconcileInvoicesOperator(Traced, BaseOperator):
     """Check a month: each invoice's sums, the vendors' counts, and what moved since the month before.
 
     Findings are written to ``cloudbilling_finding``: once, whatever is repeated; what is mended is resolved, and an
@@ -113,11 +114,25 @@ class ReconcileInvoicesOperator(BaseOperator):
             self.log.info("%s", screen(summary))
             pushed = {"approval": question(summary), "report": self._report(staging, scope, summary)}
             self.page_result = result = _result(summary)
+            with self.tracing() as lineage:
+                self._trace(lineage, summary)
             if any(summary.found(severity) for severity in _FAILING[self.fail_on]):
                 _push(context, **pushed, return_value=result)  # Airflow keeps no result of a task that fails
                 raise FindingsError(_failure(summary))
         _push(context, **pushed)
         return result
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note what is checked, and where findings and the close go."""
+        lineage.read(*self.staged("invoice", "invoice_line", "invoice_tax"))
+        lineage.wrote(*self.staged("finding", "close", "close_invoice"))
+
+    def _trace(self, lineage: Lineage, summary: Summary) -> None:
+        self.expect(lineage)
+        invoices, lines = self.staged("invoice", "invoice_line")
+        lineage.read(invoices, rows=sum(one.invoices for one in summary.sums.values()))
+        lineage.read(lines, rows=sum(one.lines for one in summary.sums.values()))
+        lineage.checked[invoices] = sorted({rule for _, rule in summary.counts})
 
     def _scope(self, context: Context) -> Scope:
         from airflow_cloudbilling.reconcile.history import Limits

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.drivers import drive
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.hooks.lineage import Dataset, of_file
 from airflow_cloudbilling.model import Period, Portion, Slice
 from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.lineage import Lineage
 from airflow_cloudbilling.operators.loading import LoadOperator, task_instance
 
 if TYPE_CHECKING:
@@ -64,6 +67,15 @@ class RestageInvoicesOperator(LoadOperator):
             load = staging.load(original.slice, task_instance(context), rules, original)
             yield self._replay(hook, load, archive)
 
+    def expect(self, lineage: Lineage) -> None:
+        """Note the archive and the staging tables."""
+        lineage.read(of_file(str(self.archive)))
+        lineage.wrote(*self.staged("invoice", "invoice_line"))
+
+    def origin(self, slice_: Slice) -> Dataset:
+        """Return the archive."""
+        return of_file(str(self.archive))
+
     def _replay(self, hook: BillingHook, load: Load, archive: Archive) -> Loaded:
         from airflow_cloudbilling.operators.replay import Replay
         from airflow_cloudbilling.staging.changes import Changes
@@ -74,10 +86,10 @@ class RestageInvoicesOperator(LoadOperator):
         slice_ = load.slice
         ask = self._ask(hook, slice_.kind, slice_.period, slice_.account)
         conversation = hook.source.invoices(ask, hook.settings)
-        changes = Changes(load, _TOLD)
+        changes, began = Changes(load, _TOLD), time.monotonic()
         with load:
             self._fill(load, drive(conversation, replay.answer, lambda: None))
-            loaded = load.commit()
+            loaded = self._commit(load, began)
         self._tell_changes(changes, loaded)
         return loaded
 

@@ -10,9 +10,11 @@ import pendulum
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.hooks.lineage import of_file, of_vendor
 from airflow_cloudbilling.operators.api import CreateRecordOperator
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.sage_upload import SageUploadOperator as SageUploadOperator
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ class SageTrackUploadOperator(SageOperator):
         return {"status": found.status, "progress": found.progress, "downloadResultUrl": found.result_uri}
 
 
-class SageDownloadScopeOperator(SageOperator):
+class SageDownloadScopeOperator(Traced, SageOperator):
     """Fetch a scope's file, which always holds the full data of the scope: into a file, staging, or both.
 
     Each takes it as a whole or not at all, and what is there from an earlier download is replaced: records that the
@@ -250,7 +252,23 @@ class SageDownloadScopeOperator(SageOperator):
                 uri = keep_scope(reply, self.scope, place) if place else None
         self.log.info("%s bytes of %s, %s records: %s", reply.size, self.scope, records, {"uri": uri, **staged})
         result = {"scope": self.scope, "uri": uri, "size": reply.size, "sha256": reply.sha256, "records": records}
+        with self.tracing() as lineage:
+            self._trace(lineage, result)
         return {**result, **staged}
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note Sage's scope, and the staging table where one is asked for."""
+        lineage.read(of_vendor(_sage(self.conn_id).settings, "scope", self.scope))
+        if given(self.staging_conn_id):
+            lineage.wrote(*self.staged("scope_record"))
+
+    def _trace(self, lineage: Lineage, result: Mapping[str, Any]) -> None:
+        rows, size = result["records"], result["size"]
+        self.expect(lineage)
+        lineage.read(*lineage.inputs, rows=rows, bytes=size)
+        lineage.wrote(*lineage.outputs, rows=rows)
+        if result["uri"]:
+            lineage.wrote(of_file(result["uri"]), rows=rows, bytes=size)
 
 
 def _sage(conn_id: str) -> SageConnectedCloudHook:

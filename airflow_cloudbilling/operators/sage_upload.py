@@ -13,8 +13,10 @@ from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError, WaitError
+from airflow_cloudbilling.hooks.lineage import of_file, of_vendor
 from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.lineage import External, Lineage, Traced
 from airflow_cloudbilling.operators.loading import task_instance
 from airflow_cloudbilling.operators.page_link import PageLink
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
 
 _DEFER_AFTER = 60.0  # seconds: for a longer wait before a file is taken, neither its lock is held nor a worker
-_LINK = "sage_result"  # key of the XCom that holds the link's address
 
 
 class SageResultLink(BaseOperatorLink):
@@ -39,13 +40,12 @@ class SageResultLink(BaseOperatorLink):
     name = "Sage result"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the address of the result file, empty as long as there is none."""
-        from airflow.sdk.execution_time.xcom import XCom
+        """Return the address of the result file, empty as long as there is none; the worker asks, after the task."""
+        result = getattr(operator, "page_result", None) or {}
+        return str(result.get("result_uri") or "")
 
-        return str(XCom.get_value(key=_LINK, ti_key=ti_key) or "")
 
-
-class SageUploadOperator(Stoppable, BaseOperator):
+class SageUploadOperator(Stoppable, Traced, BaseOperator):
     """Send what is staged and not yet sent to Sage, wait for its answer, and write what became of each invoice.
 
     Every invoice goes once, and again only when Sage rejected it. A retry finds its upload again; where nobody can
@@ -177,8 +177,11 @@ class SageUploadOperator(Stoppable, BaseOperator):
             deadline = time.time() + self.timeout
             upload = self._find_or_send(outbox, unit, deadline)
             if upload is None or (upload.status == "submitted" and not self.wait):
-                return result_of(upload, self.scope)
-            return self._follow(context, self._following(hook, uploads, upload), deadline)
+                result = result_of(upload, self.scope)
+                with self.tracing() as lineage:
+                    self._trace(lineage, result)
+                return result
+            return self._follow(self._following(hook, uploads, upload), deadline)
 
     def send_again(self, context: Context, event: Any = None) -> dict[str, Any]:
         """Do, after Sage wanted to be left alone, what :meth:`execute` does."""
@@ -200,7 +203,22 @@ class SageUploadOperator(Stoppable, BaseOperator):
             if said.late:
                 uploads.progressed(upload.upload_id, said.state)
                 raise following.too_late(said.state)
-            return self._follow(context, following, said.deadline, said.barren)
+            return self._follow(following, said.deadline, said.barren)
+
+    def expect(self, lineage: Lineage) -> None:
+        """Note what the file is made of, and Sage's scope where it goes."""
+        if source := given(self.source):
+            lineage.read(of_file(source))
+        else:
+            lineage.read(*self.staged("invoice", "invoice_line"))
+        if not self._dry_run:
+            lineage.wrote(of_vendor(self._hook().settings, "scope", self.scope))
+
+    def _trace(self, lineage: Lineage, result: Mapping[str, Any]) -> None:
+        self.expect(lineage)
+        lineage.wrote(*lineage.outputs, rows=result["records"])
+        if result["tracking_id"]:
+            lineage.external = External(result["tracking_id"], next(iter(lineage.outputs)).namespace)
 
     def _find_or_send(self, outbox: Outbox, unit: Unit, deadline: float) -> Upload | None:
         """Find or send the upload; where Sage wants no file for long, nothing is held meanwhile."""
@@ -235,7 +253,7 @@ class SageUploadOperator(Stoppable, BaseOperator):
         watch = Watch(states, self.poll_interval, self.outage, grace=self.outage)
         return Following(hook, uploads, upload, watch, self._stop)
 
-    def _follow(self, context: Context, following: Following, deadline: float, barren: int = 0) -> dict[str, Any]:
+    def _follow(self, following: Following, deadline: float, barren: int = 0) -> dict[str, Any]:
         """Wait for the end, here or in the triggerer, and return the result."""
         from airflow_cloudbilling.operators.sage_following import result_of
 
@@ -246,9 +264,9 @@ class SageUploadOperator(Stoppable, BaseOperator):
                 self._defer(following, deadline, barren)
             else:
                 ended = looked
-        if ended.upload.result_uri and (ti := context.get("ti")) is not None:
-            ti.xcom_push(key=_LINK, value=ended.upload.result_uri)
         self.page_result = result_of(ended.upload, self.scope)
+        with self.tracing() as lineage:
+            self._trace(lineage, self.page_result)
         following.check(ended, fail_on_rejected=self.fail_on_rejected_records)
         return self.page_result
 
