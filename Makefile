@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow test-matrix torture bench bench-loader bench-pages bench-triggers bench-upload bench-limits audit check clean
+.PHONY: help demo ui test test-airflow test-matrix torture fuzz bench bench-loader bench-pages bench-triggers bench-upload bench-limits audit package docs check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -24,6 +24,15 @@ test: $(READY) ## run the tests
 
 torture: $(READY) ## run what takes long: kills, copies, faults, fuzzing, memory; figures go to benchmarks/results/torture.md
 	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto -m "slow or thorough"
+
+fuzz: .venv-fuzz/.ready ## draw bytes for the parsers for ten minutes (FUZZ="--seconds 20 json" for a first look); figures go to benchmarks/results/fuzz.md
+	@PYTHONPATH=. .venv-fuzz/bin/python tests/fuzz.py $(FUZZ)
+
+.venv-fuzz/.ready: tests/fuzz.txt $(CONSTRAINTS) $(READY)
+	@$(PY) -m venv --clear .venv-fuzz
+	@.venv-fuzz/bin/python -m pip install -q -c $(CONSTRAINTS) -r tests/fuzz.txt || { \
+		echo "atheris has wheels for Python 3.11 to 3.13 on Linux; make PYTHON=/path/to/python3.11 fuzz" >&2; exit 1; }
+	@touch $@
 
 test-airflow: $(READY) ## run the tests that boot a whole Airflow, one after the other
 	@$(PY) -m pytest -m processes
@@ -60,16 +69,31 @@ bench-pages: $(READY) ## import 500 pages at 100 ms latency, one after the other
 bench-limits: $(READY) ## import 500 MB in one answer, 2,000 files, 5,000 pages; BENCH="--parts imports" for one part
 	@$(PY) benchmarks/limits.py $(BENCH)
 
-audit: $(READY) .venv-audit/.ready ## look for weaknesses in the source and in the pinned packages; the SBOM goes to dist/
+audit: $(READY) .venv-audit/.ready ## look for weaknesses in the source, list what is installed, build the wheel twice, ask for advisories
 	@.venv-audit/bin/bandit --quiet --recursive --configfile pyproject.toml airflow_cloudbilling example_dags
+	@echo "bandit found nothing but the exceptions that pyproject.toml names"
 	@mkdir -p dist && .venv-audit/bin/cyclonedx-py environment $(PY) --pyproject pyproject.toml \
 		--output-reproducible --output-file dist/sbom.cdx.json && echo "dist/sbom.cdx.json lists what is installed"
-	@.venv-audit/bin/pip-audit --strict --requirement $(CONSTRAINTS) --no-deps --disable-pip --progress-spinner off
+	@rm -rf dist/*.whl dist/again && $(PY) -m build --no-isolation --outdir dist >dist/build.log
+	@$(PY) -m build --no-isolation --wheel --outdir dist/again >>dist/build.log
+	@cmp dist/*.whl dist/again/*.whl && echo "the wheel is the same, from the source archive and from here:" && sha256sum dist/*.whl
+	@.venv-audit/bin/pip-audit --strict --requirement $(CONSTRAINTS) --no-deps --disable-pip --progress-spinner off || { \
+		echo "The pins are not shown to be free of known weaknesses: either one is named above, or the advisories could" >&2; \
+		echo "not be asked for. All other steps of the audit have passed." >&2; exit 1; }
 
 .venv-audit/.ready: scripts/audit.txt $(READY)
 	@$(PY) -m venv --clear .venv-audit
 	@.venv-audit/bin/python -m pip install -q -r scripts/audit.txt
 	@touch $@
+
+package: $(READY) .venv-audit/.ready ## build wheel and source archive into dist/, check them, install the wheel where nothing else is
+	@rm -rf dist/*.whl dist/*.tar.gz && $(PY) -m build --no-isolation --outdir dist
+	@.venv-audit/bin/twine check --strict dist/*.whl dist/*.tar.gz
+	@scripts/wheel.sh $(PY) .venv-package dist/*.whl $(CONSTRAINTS)
+
+docs: $(READY) ## make a site of docs/ in build/docs, with every operator's arguments; needs no network
+	@$(PY) -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
 
 check: $(READY) ## lint, formatting, types and who may import whom
 	$(VENV)/bin/ruff check

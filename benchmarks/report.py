@@ -28,6 +28,7 @@ PACKAGES = (
     "mysql-connector-python",
     "httpx",
     "msgspec",
+    "atheris",
 )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +67,17 @@ class Case:
         """The vendor's source."""
         return SOURCES[self.folder.parent.name]
 
-    @property
+    @cached_property
     def asked(self) -> dict[str, Any]:
         """The content of ``ask.json``."""
         return dict(json.loads((self.folder / "ask.json").read_text("utf-8")))
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         """The connection, with what the case says in ``connection``."""
         return settings_of(self.source, self.asked.get("connection"))
 
-    @property
+    @cached_property
     def ask(self) -> Ask:
         """What is asked for."""
         given = {k: v for k, v in self.asked.items() if k not in ("connection", "error", "period", "same_as")}
@@ -89,7 +90,7 @@ class Case:
 
     def reply(self, request: Request, number: int, body: bytes | None = None, dribble: bool = False) -> Reply:
         """Return the recorded answer, or another body with its headers."""
-        headers = json.loads((self.folder / f"reply-{number}.headers.json").read_text("utf-8"))
+        headers = _headers(self.folder, number)
         body = self.body(number) if body is None else body
         return reply_to(request, body, headers["content-type"], headers["status"], dribble)
 
@@ -113,6 +114,11 @@ class Case:
                 answer = self.reply(step, len(requests), body if len(requests) == 1 else None, dribble)
             elif not isinstance(step, Ahead):
                 found.extend(singly([step]))
+
+
+@cache
+def _headers(folder: Path, number: int) -> dict[str, Any]:
+    return dict(json.loads((folder / f"reply-{number}.headers.json").read_text("utf-8")))
 
 
 def cases(*, broken: bool | None = None) -> list[Case]:

@@ -10,15 +10,14 @@ import asyncio
 import io
 import json
 import os
-import re
 import tracemalloc
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conversations import DATA, PASSWORD, Case, cases, settings_of
+from parsers import AMOUNT, DAY, texts
 
 from airflow_cloudbilling.drivers import adrive, drive
 from airflow_cloudbilling.errors import MalformedReplyError
@@ -27,8 +26,6 @@ from airflow_cloudbilling.source import Ask, Item, Reply, Request, singly
 from airflow_cloudbilling.sources import SOURCES
 
 UPDATE = os.environ.get("CLOUDBILLING_UPDATE_GOLDENS") == "1"
-AMOUNT = re.compile(r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{0,11}[1-9])?")
-DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 EVERY, GOOD, BROKEN = cases(), cases(broken=False), cases(broken=True)
 GROWING = sorted(path for conn_type in SOURCES for path in (DATA / conn_type / "_grow").glob("*"))
 
@@ -62,15 +59,6 @@ def normalised(items: list[Item]) -> list[Item]:
         else i
         for i in items
     ]
-
-
-def texts(value: Any) -> Iterator[str]:
-    if isinstance(value, tuple):
-        for each in value:
-            yield from texts(each)
-    elif value is not None and not isinstance(value, int):
-        assert isinstance(value, str), f"{value!r} is neither text nor nothing"
-        yield value
 
 
 def test_every_source_with_invoices_has_cases() -> None:

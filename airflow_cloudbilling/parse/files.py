@@ -51,7 +51,7 @@ OTHER = FileType("application/octet-stream", ".bin")
 class Member(NamedTuple):
     """One file in a ZIP.
 
-    :param open: returns it as a stream, from its beginning.
+    :param open: returns it as a stream, from its beginning; both may raise one of :data:`DAMAGED`.
     """
 
     name: str
@@ -142,7 +142,7 @@ def members(body: IO[bytes], largest: int) -> Iterator[Member]:
             archive = zipfile.ZipFile(file)
         except (*DAMAGED, ValueError, NotImplementedError, struct.error) as error:
             raise Unreadable(f"the ZIP is damaged ({error})") from None
-        found = [info for info in archive.infolist() if not info.is_dir()]
+        found = [info for info in archive.infolist() if not info.filename.endswith("/")]  # a name may be empty
         if len(found) > _MEMBERS:
             raise Unreadable(f"expected a ZIP of at most {_MEMBERS} files, came {len(found)}")
         if sum(info.file_size for info in found) > largest:
@@ -150,7 +150,18 @@ def members(body: IO[bytes], largest: int) -> Iterator[Member]:
         for info in found:
             _check_member(info)
         for info in found:
-            yield Member(info.filename, info.file_size, lambda info=info: archive.open(info))  # type: ignore[misc]
+            yield Member(info.filename, info.file_size, lambda info=info: _opened(archive, info))  # type: ignore[misc]
+
+
+def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    """Open a member.
+
+    :raises zipfile.BadZipFile: also where the standard library meets a list of members that leads nowhere otherwise.
+    """
+    try:
+        return archive.open(info)
+    except (ValueError, NotImplementedError, struct.error) as error:
+        raise zipfile.BadZipFile(f"the file {shown(info.filename)} cannot be opened: {error}") from None
 
 
 def _check_directory(file: IO[bytes]) -> None:
