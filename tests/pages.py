@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import time
@@ -16,6 +17,8 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from fastapi.testclient import TestClient
 
 ALL = "all"
+NOTIFIED = "sage_connected_cloud_default"  # the connection that Sage may notify us of, by the address with this token
+TOKEN = "token-of-the-notification-url_0123456789"
 
 
 class PerDag(SimpleAuthManager):
@@ -38,6 +41,7 @@ def airflow_app() -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "1" * 64)
+        patch.setenv("AIRFLOW__CLOUDBILLING__SAGE_NOTIFICATION_TOKENS", json.dumps({NOTIFIED: TOKEN}))
         patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", f"{__name__}.PerDag")
         passwords = Path(os.environ["AIRFLOW_HOME"], "passwords.json")
         patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(passwords))

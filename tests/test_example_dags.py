@@ -81,6 +81,7 @@ def test_every_example_parses(bag):
         "month_close_deadline",
         "monthly_invoice_import",
         "restage_from_archive",
+        "sage_notified",
         "sage_scope",
         "sage_upload",
     }

@@ -13,21 +13,32 @@ from pages import ALL, Reader, airflow_app, links
 from staged import OCTOBER, Erp, load, open_staging
 from starlette.routing import Mount
 
+from airflow_cloudbilling.plugins.app import create_app
 from airflow_cloudbilling.staging.ledger import Run
 
 SALES = OCTOBER._replace(kind="sales", account="20002")
 
 
+NO_LOGIN = ["/notifications/{token}"]  # Sage's calls, where that is configured: the only exception
+
+
 def page_routes() -> list[str]:
-    """Return the path of every route that the page has, whatever kind of route it is."""
+    """Return the path of every route that wants a login, whatever kind of route it is."""
     (mounted,) = (r for r in airflow_app().routes if isinstance(r, Mount) and r.path == "/cloudbilling")
-    return [route.path for route in mounted.app.routes]
+    return [route.path for route in mounted.app.routes if route.path not in NO_LOGIN]
 
 
 def test_every_route_is_one_that_asks() -> None:
     (mounted,) = (r for r in airflow_app().routes if isinstance(r, Mount) and r.path == "/cloudbilling")
     assert len(mounted.app.routes) > 10
-    assert all(isinstance(route, APIRoute) and route.methods == {"GET"} for route in mounted.app.routes)
+    methods = {route.path: [*route.methods] for route in mounted.app.routes if isinstance(route, APIRoute)}
+    assert methods == {path: ["POST" if path in NO_LOGIN else "GET"] for path in [*page_routes(), *NO_LOGIN]}
+
+
+def test_the_route_without_a_login_is_there_only_where_it_is_configured() -> None:
+    routes = [route.path for route in create_app().routes]
+    assert sorted(routes) == sorted(page_routes())
+    assert Reader(None).client.post("/cloudbilling/notifications/guessed").status_code == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])

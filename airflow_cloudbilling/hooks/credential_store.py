@@ -6,6 +6,7 @@ API keys of Sage have to be kept: a rotated one would be lost with the process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, cast
 
@@ -32,6 +33,7 @@ class VariableStore:
     def __init__(self, *, writable: bool = True, prefix: str = prefix) -> None:
         self.writable = writable
         self.prefix = prefix
+        self.set_variable: Callable[..., None] = Variable.set
         self._found: dict[str, str | None] = {}
 
     def read(self, conn_id: str) -> str | None:
@@ -47,7 +49,7 @@ class VariableStore:
         """
         name = self.prefix + conn_id
         before = self._found[conn_id] if conn_id in self._found else self.read(conn_id)
-        Variable.set(name, text, description="Kept by airflow-provider-cloudbilling; may be deleted.")
+        self.set_variable(name, text, description="Kept by airflow-provider-cloudbilling; may be deleted.")
         found = self.read(conn_id)
         if found == text or (found is not None and found != before):
             return
@@ -59,11 +61,12 @@ class VariableStore:
         )
 
 
-def open_store(*, writable: bool, keys: bool = False) -> Store | None:
+def open_store(*, writable: bool, keys: bool = False, in_server: bool = False) -> Store | None:
     """Return the configured store, or None when tokens are not shared.
 
     :param writable: whether this process may write to it.
     :param keys: whether it is for API keys.
+    :param in_server: whether this is Airflow's API server, which writes Variables to its database itself.
     :raises ConfigurationError: when the configured class cannot be used.
     """
     name = conf.get("cloudbilling", "credential_store", fallback=DEFAULT)
@@ -77,6 +80,10 @@ def open_store(*, writable: bool, keys: bool = False) -> Store | None:
             raise TypeError("it lacks one of them")
         if keys and isinstance(store, VariableStore):
             store.prefix = KEY_PREFIX
+        if in_server and isinstance(store, VariableStore):
+            from airflow.models.variable import Variable as Stored
+
+            store.set_variable = Stored.set
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigurationError(
             f"[cloudbilling] credential_store = {name!r} cannot be used ({type(error).__name__}: {error}); name a class"

@@ -9,8 +9,19 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.content import Content
-from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, MalformedReplyError, UnavailableError
+from airflow_cloudbilling.errors import (
+    ConfigurationError,
+    InDoubtError,
+    MalformedReplyError,
+    RefusedError,
+    UnavailableError,
+    VendorError,
+)
 from airflow_cloudbilling.hooks.billing import BillingHook
+from airflow_cloudbilling.hooks.credential_store import open_store
+from airflow_cloudbilling.hooks.sage_initial_key import Announced, InitialKeys, prove
+from airflow_cloudbilling.settings import Settings
+from airflow_cloudbilling.shared_key import NoStore
 from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.sources import sage_answers
 from airflow_cloudbilling.sources.sage import SageConnectedCloud, put_request, result_request
@@ -19,9 +30,12 @@ from airflow_cloudbilling.sources.sage_scopes import ScopeVersion, version_of
 from airflow_cloudbilling.urls import signatures, target
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
+    from airflow.sdk import Connection
+
+    from airflow_cloudbilling.client import Client, OnExchange
 
 __all__ = ["Passcode", "SageConnectedCloudHook", "ScopeVersion", "Tracking", "Uploaded"]
+_NOT_OURS = (400, 401, 403)  # what Sage may answer to a key and a secret that do not belong together
 
 
 class SageConnectedCloudHook(BillingHook):
@@ -43,6 +57,20 @@ class SageConnectedCloudHook(BillingHook):
         source = self.source
         assert isinstance(source, SageConnectedCloud)
         return source
+
+    def get_conn(
+        self, *, on_exchange: OnExchange | None = None, defer_after: float | None = None, keeps_tokens: bool = True
+    ) -> Client:
+        """Return a client; parameters as of :meth:`BillingHook.get_conn`.
+
+        An initial API key that Sage has announced since is tried before, once, and is in force when Sage takes it
+        together with the connection's secret; never where ``keeps_tokens`` is false.
+
+        :raises UnavailableError: when that cannot be tried yet, and the connection has no other key.
+        """
+        if keeps_tokens:
+            self._take_announced()
+        return super().get_conn(on_exchange=on_exchange, defer_after=defer_after, keeps_tokens=keeps_tokens)
 
     # On-boarding
 
@@ -84,8 +112,8 @@ class SageConnectedCloudHook(BillingHook):
         :raises ConfigurationError: when the connection or the store of keys is not fit for it.
         :raises RefusedError: when Sage does not take the initial API key or the secret.
         """
-        self.sage.check_rotation(self.settings)
         with self.get_conn() as client:
+            self.sage.check_rotation(self.settings)
             client.renew()
 
     # Files
@@ -223,5 +251,43 @@ class SageConnectedCloudHook(BillingHook):
     def _reply(self, request: Request, client: Client | None = None) -> Reply:
         if client is not None:
             return client.request(request)
-        with self.get_conn() as opened:
+        with super().get_conn() if request.anonymous else self.get_conn() as opened:
             return opened.request(request)
+
+    def _read(self, connection: Connection) -> Settings:
+        self._entered = super()._read(connection)
+        return self._initial_keys(writable=False).in_force()
+
+    def _initial_keys(self, *, writable: bool) -> InitialKeys:
+        return InitialKeys(open_store(writable=writable, keys=True) or NoStore(), self._entered)
+
+    def _take_announced(self) -> None:
+        """Try the initial API key that Sage announced, if any, and put it in force when it proves to be ours."""
+        in_force = self.settings.password
+        keys = self._initial_keys(writable=True)
+        announced = keys.announced()
+        if announced is None:
+            return
+        mask_secret(announced.api_key)
+        if keys.is_known(announced.api_key, in_force):
+            keys.drop(announced)
+            return
+        trial = keys.trial(announced.api_key)
+        try:
+            current = prove(self.sage, trial)
+        except (ConfigurationError, VendorError) as error:
+            self._not_taken(announced, keys, error)
+            return
+        mask_secret(current)
+        keys.take(announced, in_force, current)
+        self._settings = trial
+        self.log.info("Connection %r: the initial API key that Sage announced is ours, and in force.", self.conn_id)
+
+    def _not_taken(self, announced: Announced, keys: InitialKeys, error: ConfigurationError | VendorError) -> None:
+        refused = isinstance(error, RefusedError) and error.status in _NOT_OURS
+        over = refused and keys.refuse(announced)
+        words = "it is forgotten" if over else "the next task tries it again"
+        message = f"an API key was announced and is not in force, {words}: {error}"
+        if not (self.settings.password or over):
+            raise UnavailableError(message, conn_id=self.conn_id) from None
+        self.log.warning("%s", message)

@@ -1,6 +1,7 @@
 """The page's web application: who may look, and what every answer carries; mounted by Airflow below its own address.
 
-Airflow mounts a plugin's application without asking anybody for a login, so each route asks by Airflow's own means.
+Airflow mounts a plugin's application without asking anybody for a login, so each route asks by Airflow's own means;
+the address for Sage's notifications alone, which is off unless configured, asks a token of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError
 from airflow_cloudbilling.page.render import content_security_policy
 from airflow_cloudbilling.plugins.asked import Asked, airflow_path, message
 from airflow_cloudbilling.plugins.downloads import DOWNLOADS
+from airflow_cloudbilling.plugins.sage_notifications import NAME, Unlogged, configured
 from airflow_cloudbilling.plugins.views import VIEWS
 
 log = logging.getLogger(__name__)
@@ -32,10 +34,13 @@ def create_app() -> FastAPI:
     for path, view in {**VIEWS, **DOWNLOADS}.items():
         pages.add_api_route(f"/{path}", view, methods=["GET"], response_class=Response)
     app.include_router(pages)
+    if notifications := configured():
+        app.add_api_route(f"/{NAME}/{{token}}", notifications.take, methods=["POST"], response_class=Response)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(CloudBillingError, _in_words)
     app.add_exception_handler(DBAPIError, _out_of_reach)
     app.add_middleware(Guarded)
+    app.add_middleware(Unlogged)
     return app
 
 

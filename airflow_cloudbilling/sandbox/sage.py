@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 from airflow_cloudbilling.sandbox.sage_files import Shelf, Upload, file_of
+from airflow_cloudbilling.sandbox.sage_notifications import notification_url, notify
 from airflow_cloudbilling.sandbox.vendor import FILES, Answer, Incoming, Options, Vendor
 
 BASE = "/sage/api"
@@ -28,7 +29,8 @@ class Sage(Vendor):
     For tests: :meth:`expire_key` ends the API key, ``key_uses`` does after so many requests; ``statuses`` are what
     tracking says of the next uploads, one after the other, and ``rejects`` names records that are rejected.
     ``contents`` and ``records`` count how often each content (SHA-256) and each record's id came in, ``rotations`` how
-    often a new key was given, ``leaks`` how often a credential reached the host of the files.
+    often a new key was given, ``leaks`` how often a credential reached the host of the files. :meth:`consent` and
+    :meth:`publish` call the ``notificationUrl`` that was registered; ``notified`` has the answers' statuses.
     """
 
     name = "sage_connected_cloud"
@@ -50,6 +52,8 @@ class Sage(Vendor):
         self.developers: list[dict[str, Any]] = []
         self.applications: list[dict[str, Any]] = []
         self.passcodes: list[str] = []
+        self.consents = 0
+        self.notified: list[int] = []
         self.shelf = Shelf(options.seed)
         self._uses = 0
         self._lock = threading.Lock()
@@ -76,18 +80,49 @@ class Sage(Vendor):
         with self._lock:
             self.key = ""
 
+    @property
+    def notification_url(self) -> str:
+        """The ``notificationUrl`` that was registered last; empty: none was."""
+        return next(filter(None, map(notification_url, reversed([*self.developers, *self.applications]))), "")
+
+    def consent(self, passcode: str) -> None:
+        """Be the person who enters a passcode and consents: a new initial key goes to the notification URL.
+
+        :raises ValueError: when no such passcode was given.
+        """
+        if passcode not in self.passcodes:
+            raise ValueError(f"{passcode!r} is no passcode that was given")
+        with self._lock:
+            self.consents += 1
+            self._uses = 0
+            self.initial_key = self.key = _key(self.options.seed, f"initial of consent {self.consents}")
+        self._notify({"apikey": self.initial_key})
+
+    def publish(self, scope: str, records: Any) -> None:
+        """Be the Sage product that uploads a scope's file: the notification URL is called."""
+        self.shelf.scopes[scope] = json.dumps(records).encode()
+        self._notify({"scope": scope})
+
+    def _notify(self, payload: dict[str, str]) -> None:
+        if self.notification_url:
+            self.notified.append(notify(self.notification_url, payload))
+
     def state(self) -> dict[str, Any]:
         """Return the counts of keys and contents, and the uploads with their states."""
-        counts = {name: getattr(self, name) for name in ("rotations", "refused_rotations", "leaks")}
+        counts = {name: getattr(self, name) for name in ("rotations", "refused_rotations", "leaks", "notified")}
         uploads = {name: {"scope": one.scope, "status": one.status} for name, one in self.uploads.items()}
         return {**counts, "contents": dict(self.contents), "records": dict(self.records), "uploads": uploads}
 
     def steer(self, **changes: Any) -> dict[str, Any]:
-        """Change ``statuses``, ``rejects`` or ``key_uses``, or ``expire_key``."""
-        if unknown := changes.keys() - {"statuses", "rejects", "key_uses", "expire_key"}:
+        """Change ``statuses``, ``rejects`` or ``key_uses``, ``expire_key``, ``consent`` or ``publish``."""
+        if unknown := changes.keys() - {"statuses", "rejects", "key_uses", "expire_key", "consent", "publish"}:
             return super().steer(**dict.fromkeys(unknown))
         if changes.pop("expire_key", False):
             self.expire_key()
+        if "consent" in changes:
+            self.consent(changes.pop("consent"))
+        for scope, records in changes.pop("publish", {}).items():
+            self.publish(scope, records)
         for name, value in changes.items():
             setattr(self, name, type(getattr(self, name))(value))
         return self.state()

@@ -34,9 +34,8 @@ class SageScopeTrigger(BaseEventTrigger):
     there is no worker whom it could ask: as long as the stored key is over it sees nothing. Any task that asks Sage
     rotates the key: let the DAG that waits for the scope run by time as well, say once a day.
 
-    Sage can call a ``notificationUrl`` when there is new data; its payload is not documented, and Airflow receives no
-    such calls. A service of your own that does may tell Airflow by its REST API: ``POST /api/v2/assets/events`` with
-    the asset's id, or ``POST /api/v2/dags/{dag_id}/dagRuns``.
+    Where Sage's calls of a ``notificationUrl`` reach Airflow, or a service that tells Airflow, it is not needed: see
+    ``docs/sage-notifications.md``.
 
     :param conn_id: connection of the type ``sage_connected_cloud``.
     :param scope: such as ``Products``.
