@@ -49,7 +49,7 @@ def to_openlineage(asset: Asset, lineage_context: Any) -> OpenLineageDataset:
 
     found = of_asset(asset.uri)
     if isinstance(lineage_context, BillingHook):
-        account = [asset.extra["account"]] if asset.extra.get("account") else []
+        account = [str(asset.extra["account"])] if asset.extra.get("account") else []
         found = of_vendor(lineage_context.settings, *account, found.name)
     return Dataset(found.namespace, found.name)
 

@@ -66,7 +66,7 @@ class Traced:
     """Base of tasks that OpenLineage asks where their data came from and went, beside Airflow's own."""
 
     log: Any
-    staging_conn_id: str | None
+    staging_conn_id: Any  # text, or of some tasks None
 
     @cached_property
     def lineage(self) -> Lineage:
@@ -91,16 +91,16 @@ class Traced:
         from airflow_cloudbilling.operators.database import database_of
         from airflow_cloudbilling.staging.tables import tables
 
-        database, own = database_of(self.staging_conn_id or ""), tables(given(getattr(self, "schema", None)))
+        database, own = database_of(self.staging_conn_id), tables(given(getattr(self, "schema", None)))
         return [of_staging(database, getattr(own, name)) for name in names]
 
-    def get_openlineage_facets_on_start(self) -> OperatorLineage:
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return what the task is going to read and write; called by OpenLineage's listener."""
         expected = Lineage()
         self.expect(expected)
         return openlineage(expected)
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return what it has read and written, also where it failed; called by OpenLineage's listener.
 
         :param task_instance: not needed: the process that has run the task has kept it.
@@ -109,7 +109,7 @@ class Traced:
         return openlineage(known) if known.inputs or known.outputs else self.get_openlineage_facets_on_start()
 
 
-def openlineage(lineage: Lineage) -> OperatorLineage:
+def openlineage(lineage: Lineage) -> OperatorLineage[Any, Any]:
     """Return a lineage in OpenLineage's classes."""
     from airflow.providers.openlineage.extractors import OperatorLineage
     from openlineage.client.event_v2 import InputDataset, OutputDataset
@@ -174,6 +174,6 @@ def _written(amount: Amount) -> dict[str, Any]:
     return {}
 
 
-def _counts(amount: Amount) -> dict[str, int]:
+def _counts(amount: Amount) -> dict[str, Any]:
     named = {"rowCount": amount.rows, "size": amount.bytes, "fileCount": amount.files}
     return {name: count for name, count in named.items() if count is not None}
