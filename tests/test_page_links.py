@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 from pages import Reader
+from staged import NAMED, Erp, invoices, load
 
+from airflow_cloudbilling.operators.database import open_staging
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.page_link import PageLink, view_of
+from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
 from airflow_cloudbilling.page.addresses import view
 
 DAG_FILE = """
@@ -75,3 +78,19 @@ def test_a_task_that_failed_leads_to_its_month(staging: Path) -> None:
     assert PageLink().get_link(task, ti_key=None) == "/cloudbilling/?staging=erp_staging&until=2026-10"
     undecided = StageInvoicesOperator(task_id="stage", conn_id="c", staging_conn_id="erp_staging", period="October")
     assert PageLink().get_link(undecided, ti_key=None) == "/cloudbilling/?staging=erp_staging"
+
+
+@pytest.mark.bare
+@pytest.mark.parametrize("erp", [kind for kind in NAMED if kind == "postgres"], indirect=True)
+def test_a_task_leads_to_the_schema_that_its_tables_are_in(erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(open_staging("erp_staging", "billing"), invoices([1]))
+    assert Reader().get().status_code == 400  # the default schema has no tables
+    task = ReconcileInvoicesOperator(
+        task_id="reconcile", staging_conn_id="erp_staging", schema="billing", period="2026-10"
+    )
+    link = PageLink().get_link(task, ti_key=None).partition("/cloudbilling/")[2]
+    assert Reader().get(link).status_code == 400  # nobody has said that the page may show it
+    monkeypatch.setenv("AIRFLOW__CLOUDBILLING__STAGING_CONN_IDS", "erp_staging, erp_staging:billing")
+    assert "2tCloud" in Reader().read(link)
+    monkeypatch.setenv("AIRFLOW__CLOUDBILLING__STAGING_CONN_IDS", "erp_staging:billing")
+    assert "INV-1" in Reader().read("invoices", period="2026-10", provider="twotcloud", kind="purchase")

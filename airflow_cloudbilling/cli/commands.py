@@ -74,11 +74,12 @@ def _code_of(function: Callable[[Any], int | None], args: Any) -> int:
 @command
 def stage(args: Any) -> None:
     """Import a month of a vendor."""
+    staging_conn_id, schema = _where(args)
     task = StageInvoicesOperator(
         task_id="stage",
         conn_id=args.conn_id,
-        staging_conn_id=_conn_id(args),
-        schema=args.schema,
+        staging_conn_id=staging_conn_id,
+        schema=schema,
         kind=args.kind,
         period=args.period,
         archive=args.archive,
@@ -94,7 +95,7 @@ def stage(args: Any) -> None:
 @command
 def preview(args: Any) -> None:
     """Say what an import would change; the vendor is asked, nothing is written."""
-    staging = look_into_staging(_conn_id(args), args.schema)
+    staging = look_into_staging(*_where(args))
     with _busy(f"Asking {args.conn_id} for {args.period}"):
         changes, counts = preview_of(staging, args.conn_id, args.kind, args.period)
     if args.json:
@@ -169,7 +170,7 @@ def explain(args: Any) -> None:
     from airflow_cloudbilling.archive import Archive
 
     archive = Archive(args.archive) if args.archive else None
-    told = explain_invoice(look_into_staging(_conn_id(args), args.schema), _key(args.invoice), args.line, archive)
+    told = explain_invoice(look_into_staging(*_where(args)), _key(args.invoice), args.line, archive)
     if args.json:
         _print_json(told)
     else:
@@ -179,7 +180,7 @@ def explain(args: Any) -> None:
 @command
 def ddl(args: Any) -> None:
     """Print the SQL that makes the staging tables in the dialect of a staging database; it is not connected to."""
-    staging = look_into_staging(_conn_id(args), args.schema)
+    staging = look_into_staging(*_where(args))
     sys.stdout.write(script(staging.engine, staging.tables) + "\n")
 
 
@@ -189,13 +190,15 @@ def sandbox(args: Any) -> None:
     runpy.run_module("airflow_cloudbilling.sandbox", run_name="__main__")
 
 
-def _conn_id(args: Any) -> str:
-    known = str(conf.get("cloudbilling", "staging_conn_ids")).split(",")
-    return str(args.staging_conn_id or known[0].strip())
+def _where(args: Any) -> tuple[str, str | None]:
+    """Return connection and schema of the staging database: those given, else the first that the page shows."""
+    first = str(conf.get("cloudbilling", "staging_conn_ids")).split(",")[0].strip()
+    conn_id, _, schema = str(args.staging_conn_id or first).partition(":")
+    return conn_id, args.schema or schema or None
 
 
 def _staging(args: Any) -> Staging:
-    return open_staging(_conn_id(args), args.schema)
+    return open_staging(*_where(args))
 
 
 def _key(text: str) -> InvoiceKey:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseNotifier
 
 from airflow_cloudbilling.operators.asking import given, period_of
-from airflow_cloudbilling.operators.page_link import address_of
+from airflow_cloudbilling.operators.page_link import address_of, staging_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -76,5 +76,5 @@ class FindingsNotifier(BaseNotifier):
             first = [one for one in found.listed(self.most) if one.severity in _WHICH[self.severity]]
         if not counts:
             return None
-        address = address_of("findings", staging=self.staging_conn_id, period=period.key)
+        address = address_of("findings", staging=staging_of(self.staging_conn_id, self.schema), period=period.key)
         return message_of(period, counts, first, address)

@@ -11,6 +11,7 @@ from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.asking import given
 from airflow_cloudbilling.page.addresses import view
 
 _SLICE = ("period", "provider", "kind", "account")
@@ -25,7 +26,13 @@ class PageLink(BaseOperatorLink):
         """Return the address of the view; Airflow asks the worker, at the end of the task."""
         result = getattr(operator, "page_result", None)
         name, params = view_of(result) if result else ("", {"until": _month_of(operator)})
-        return address_of(name, staging=getattr(operator, "staging_conn_id", None), **params)
+        staging = staging_of(getattr(operator, "staging_conn_id", None), getattr(operator, "schema", None))
+        return address_of(name, staging=staging, **params)
+
+
+def staging_of(conn_id: str | None, schema: str | None) -> str | None:
+    """Return a staging database as ``[cloudbilling] staging_conn_ids`` has it: a connection's id, or with a schema."""
+    return f"{conn_id}:{given(schema)}" if given(schema) else conn_id
 
 
 def address_of(name: str, **params: Any) -> str:

@@ -37,7 +37,7 @@ def airflow_path(request: Request) -> str:
 
 
 def conn_ids() -> list[str]:
-    """Return the staging connections that the page may show."""
+    """Return the staging databases that the page may show, each a connection's id or ``conn_id:schema``."""
     return [one.strip() for one in conf.get("cloudbilling", "staging_conn_ids").split(",") if one.strip()]
 
 
@@ -59,7 +59,7 @@ class Asked:
 
     @staticmethod
     def conn_id_of(request: Request) -> str:
-        """Return the staging connection that is asked for; the first one where none is named."""
+        """Return the staging database that is asked for; the first one where none is named."""
         known = conn_ids()
         return request.query_params.get("staging") or (known[0] if known else "")
 
@@ -142,7 +142,8 @@ class Asked:
             raise ConfigurationError(
                 f"{self.conn_id!r} is not among those that [cloudbilling] staging_conn_ids names.", field="staging"
             )
-        return look_into_staging(self.conn_id)
+        conn_id, _, schema = self.conn_id.partition(":")
+        return look_into_staging(conn_id, schema or None)
 
     def html(self, template: str, title: str, **values: Any) -> Response:
         """Return a page."""
