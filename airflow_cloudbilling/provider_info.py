@@ -42,6 +42,17 @@ _OPTIONS = {
         "example": "my_company.vault.TokenStore",
         "default": "airflow_cloudbilling.hooks.credential_store.VariableStore",
     },
+    "sage_notification_tokens": {
+        "description": (
+            "Whom Sage's notifications are for: a JSON object, connection id → token of 32 characters or more. The API"
+            " server then takes them, without a login, at /cloudbilling/notifications/<token>. Empty: it does not."
+        ),
+        "version_added": "0.1.0",
+        "type": "string",
+        "sensitive": True,
+        "example": '{"sage_connected_cloud_default": "<made by secrets.token_urlsafe(32)>"}',
+        "default": "",
+    },
     "staging_conn_ids": {
         "description": "Connections of the staging databases that the page in Airflow's UI shows, with commas between.",
         "version_added": "0.1.0",
