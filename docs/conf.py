@@ -33,7 +33,7 @@ html_show_copyright = False
 myst_heading_anchors = 3  # links to headings work as on GitHub
 autodoc_typehints = "none"  # the signature has defaults, the docstring says what is meant
 autodoc_member_order = "bysource"
-suppress_warnings = ["myst.header", "myst.xref_missing_file"]
+suppress_warnings = ["misc.highlighting_failure"]  # psql's own commands are no SQL
 
 
 def modules() -> Iterator[str]:
@@ -55,7 +55,11 @@ def write_reference(app: Any) -> None:
 
 
 def add_contents(app: Any, docname: str, source: list[str]) -> None:
-    """Add the list of pages, which GitHub's readers have as links, to the first page and to that of the operators."""
+    """Add the list of pages, which GitHub's readers have as links, to the first page and to that of the operators.
+
+    Links to Markdown outside of this folder lead to the files themselves.
+    """
+    source[0] = re.sub(r"\]\((\.\./[^)#]+\.md)(?:#[^)]*)?\)", r"](path:\1)", source[0])
     toctree = "\n\n```{{toctree}}\n:hidden:\n:maxdepth: 1\n{}\n{}\n```\n"
     if docname == "index":
         source[0] += toctree.format("", "\n".join(PAGES))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import Parser
 from hashlib import sha256
 from pathlib import Path
 
@@ -64,7 +65,31 @@ def test_the_source_archive_holds_what_tests_and_demo_need(built):
         "constraints.txt",
         "README.md",
         "CHANGELOG.md",
+        "SECURITY.md",
+        "docs/index.md",
+        "docs/pictures/months.png",
+        "benchmarks/results/bench.svg",
+        "tests/data/twotcloud",
     } <= held
+    assert not any(name.startswith(("docs/reference", "dist", ".")) for name in held - {".gitignore"})
+
+
+def test_the_metadata_is_what_an_index_and_airflow_want(built):
+    (wheel,) = built.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    names = [name for name in archive.namelist() if ".dist-info/" in name]
+    read = {name.rpartition("/")[2]: archive.read(name).decode() for name in names}
+    told = Parser().parsestr(read["METADATA"])
+    classifiers = set(told.get_all("Classifier"))
+    assert {"Framework :: Apache Airflow", "Framework :: Apache Airflow :: Provider", "Typing :: Typed"} <= classifiers
+    pythons = {name for name in classifiers if name.startswith("Programming Language :: Python :: 3.")}
+    assert pythons == {f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)}
+    assert (told["Requires-Python"], told["License-Expression"]) == (">=3.10", "Apache-2.0")
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert told.get_payload().startswith("# airflow-provider-cloudbilling")
+    assert {"postgres", "mysql", "parquet"} <= set(told.get_all("Provides-Extra"))
+    assert any(name.startswith("apache-airflow>=3.2") for name in told.get_all("Requires-Dist"))
+    assert "[apache_airflow_provider]\nprovider_info = airflow_cloudbilling.provider_info" in read["entry_points.txt"]
 
 
 @pytest.mark.matrix
