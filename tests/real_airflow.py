@@ -73,11 +73,12 @@ class RealAirflow:
 
     def kill(self, name: str) -> None:
         """Kill one of the processes, with all that it has started, at once."""
-        process = self._processes.pop(name)
-        descendants = psutil.Process(process.pid).children(recursive=True)
+        process, started = self._processes.pop(name), []
+        with suppress(psutil.NoSuchProcess):
+            started = psutil.Process(process.pid).children(recursive=True)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        for one in descendants:
+        for one in started:
             with suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait()
