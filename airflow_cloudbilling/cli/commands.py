@@ -185,8 +185,9 @@ def ddl(args: Any) -> None:
 
 
 def sandbox(args: Any) -> None:
-    """Run the sandbox with the arguments that follow."""
-    sys.argv = ["airflow cloudbilling sandbox", *args.arguments]
+    """Run the sandbox with the arguments that follow a ``--``, without which argparse takes them for its own."""
+    given = args.arguments[1:] if args.arguments[:1] == ["--"] else args.arguments
+    sys.argv = ["airflow cloudbilling sandbox", *given]
     runpy.run_module("airflow_cloudbilling.sandbox", run_name="__main__")
 
 

@@ -39,7 +39,7 @@ _SOME_INVOICES = _arg("invoices", "provider/account/kind/id", nargs="*")
 _LINE = _arg("--line", "a line's position, from 1", type=int)
 _IDS = _arg("ids", "ids of findings, as list and the page show them", nargs="*")
 _REFERENCE = _arg("--reference", "what the ERP calls its posting", required=True)
-_REST = _arg("arguments", "as of python -m airflow_cloudbilling.sandbox", nargs=argparse.REMAINDER)
+_REST = _arg("arguments", "after --: as of python -m airflow_cloudbilling.sandbox", nargs=argparse.REMAINDER)
 
 
 def _command(name: str, words: str, *args: Arg, function: str = "") -> ActionCommand:
