@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
     from airflow_cloudbilling.staging.uploads_results import Ended
 
-_DOUBT = "look at Sage, then mark them with MarkPostedOperator, or release them with staging.posting.Posting"
+_DOUBT = "look at Sage, then mark them with MarkPostedOperator, or release them with ReleaseInvoicesOperator"
 
 log = logging.getLogger(__name__)
 
