@@ -28,6 +28,7 @@ from airflow_cloudbilling.reconcile.approval import approve
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.staging.findings import accept, open_ones
 from airflow_cloudbilling.staging.ledger import Run
+from airflow_cloudbilling.staging.posting import Posting
 
 pytestmark = pytest.mark.each_database
 
@@ -113,6 +114,19 @@ def test_a_month_was_sent_and_accepted_or_rejected(erp: Erp, sage: Sage) -> None
         one for one in links(Reader().get("invoices", **{**OF_OCTOBER, "kind": "sales"}).text) if "upload" in one
     }
     assert "Accepted 5" in Reader().read(file.removeprefix("/cloudbilling/"))
+
+
+def test_a_month_that_an_erp_has_posted_as_a_whole_says_so(erp: Erp) -> None:
+    stage(erp, bills([1, 2]))
+    stage(erp, bills([3]), SALES)
+    posting = Posting(open_staging(erp))
+    keys = posting.of_period(OCTOBER.period)
+    (sales,) = [one for one in keys if one.kind == "sales"]
+    posting.mark([keys[0], sales], "FI-1")
+    assert states(erp) == {"10 purchase": "staged", "10 sales": "posted"}
+    posting.mark(keys, "FI-2")
+    assert states(erp) == {"10 purchase": "posted", "10 sales": "posted"}
+    assert "posted 2 invoices" in Reader().read()
 
 
 def test_totals_are_exact_and_of_each_currency(erp: Erp) -> None:

@@ -251,6 +251,22 @@ def test_a_schema_whose_closes_are_texts_gets_them_as_rows(erp: Erp) -> None:
     assert reconcile(staging, Scope(OCTOBER.period)).close == close
 
 
+@pytest.mark.bare
+def test_a_schema_without_what_the_page_looks_up_gets_it(erp: Erp) -> None:
+    load(open_staging(erp), invoices([1]))
+    before, was = dump(erp), shape(erp)
+    on = " ON cloudbilling_invoice" if erp.kind == "mysql" else ""
+    erp.execute(f"DROP INDEX cloudbilling_invoice_by_posting{on}")
+    if erp.kind == "mysql":
+        erp.execute("ALTER TABLE cloudbilling_invoice DROP COLUMN search_text")
+    erp.execute("UPDATE cloudbilling_schema_version SET version = 7")
+    open_staging(erp)
+    assert shape(erp) == was
+    assert dump(erp) == before
+    if erp.kind == "mysql":  # and what SELECT * gives is as it was
+        assert len(rows(erp, "invoice", "*")[0]) == len(tables().invoice.columns)
+
+
 def shape(erp: Erp) -> dict[str, object]:
     """Return the columns, with their types and comments, and the indexes of every table."""
     inspector, found = inspect(erp.engine()), {}

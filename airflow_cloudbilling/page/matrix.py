@@ -15,7 +15,16 @@ from airflow_cloudbilling.exact import exact_sum
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.page.access import Access
 from airflow_cloudbilling.page.ledger import AMOUNTS, Loaded, Totals, add_up, months_down, periods_of, slices_of
-from airflow_cloudbilling.page.states import Book, Close, Sent, approved_closes, last_changes, open_findings, sent
+from airflow_cloudbilling.page.states import (
+    Book,
+    Close,
+    Sent,
+    approved_closes,
+    last_changes,
+    open_findings,
+    posted,
+    sent,
+)
 from airflow_cloudbilling.staging.tables import Tables
 
 MONTHS = 12
@@ -36,6 +45,7 @@ class Cell:
     :param lacking: accounts that were there the month before.
     :param sent: what became of the last file, of each account that was in one.
     :param approved: the accounts that a person has approved as they are.
+    :param posted: the accounts of which an ERP has posted everything.
     """
 
     period: Period
@@ -45,6 +55,7 @@ class Cell:
     findings: Counter[str] = field(default_factory=Counter)
     sent: list[Sent] = field(default_factory=list)
     approved: list[Book] = field(default_factory=list)
+    posted: list[Book] = field(default_factory=list)
 
     @property
     def held(self) -> list[Loaded]:
@@ -82,8 +93,11 @@ class Cell:
         for state in ("rejected", "sent"):
             if state in states:
                 return state
-        if "accepted" in states and len(self.sent) == len([one for one in self.held if one.held and one.held.invoices]):
+        filled = [one for one in self.held if one.held and one.held.invoices]
+        if "accepted" in states and len(self.sent) == len(filled):
             return "accepted"
+        if self.posted and len(self.posted) == len(filled):
+            return "posted"
         if self.held and len(self.approved) == len(self.held):
             return "approved"
         if self.findings:
@@ -189,25 +203,33 @@ def _cells(slices: Iterable[Loaded], shown: Sequence[Period], newest: Period) ->
     return {key: cell for key, cell in cells.items() if key[0] in set(shown)}
 
 
-def _mark(
-    connection: Connection, tables: Tables, cells: Mapping[tuple[Period, Column], Cell], shown: Sequence[Period]
-) -> None:
-    """Write findings, approvals and uploads into the cells."""
+Cells = Mapping[tuple[Period, Column], Cell]
 
-    def cell_of(book: Book, period: str) -> Cell | None:
-        cell = cells.get((Period.parse(period), Column(book[0], book[2])))
-        return cell if cell and book[1] in cell.accounts else None
 
+def _cell(cells: Cells, book: Book, period: str) -> Cell | None:
+    cell = cells.get((Period.parse(period), Column(book[0], book[2])))
+    return cell if cell and book[1] in cell.accounts else None
+
+
+def _mark(connection: Connection, tables: Tables, cells: Cells, shown: Sequence[Period]) -> None:
+    """Write findings, approvals, and what became of the invoices into the cells."""
     for (book, period), counts in open_findings(connection, tables, shown).items():
-        if cell := cell_of(book, period):
+        if cell := _cell(cells, book, period):
             cell.findings += counts
     changes = last_changes(connection, tables, shown)
     for period, close in approved_closes(connection, tables, shown).items():
         for book in close.books:
-            if (cell := cell_of(book, period)) and changes.get((book, period), "") <= close.read_at:
+            if (cell := _cell(cells, book, period)) and changes.get((book, period), "") <= close.read_at:
                 cell.approved.append(book)
+    _mark_sent(connection, tables, cells, shown)
+
+
+def _mark_sent(connection: Connection, tables: Tables, cells: Cells, shown: Sequence[Period]) -> None:
+    for book, period in posted(connection, tables, shown):
+        if cell := _cell(cells, book, period):
+            cell.posted.append(book)
     for (book, period), one in sent(connection, tables, shown).items():
-        if cell := cell_of(book, period):
+        if cell := _cell(cells, book, period):
             cell.sent.append(one)
 
 

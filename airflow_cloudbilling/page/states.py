@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, func, literal, or_, select
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.staging.reading import is_approved, plain
-from airflow_cloudbilling.staging.tables import Tables
+from airflow_cloudbilling.staging.tables import Tables, posting_index
 
 STATES = {
     "missing": "Nothing was imported, though there is an import of the month before, or one was tried.",
     "loading": "An import is under way, or waits for the vendor.",
     "staged": "Imported; nobody has approved it yet.",
     "findings": "Imported, and there is something that a person should look at.",
+    "posted": "An ERP has posted all of it.",
     "approved": "A person has approved the month as it is.",
     "sent": "Sage has the invoices and has not answered yet, or nobody knows whether it has them.",
     "accepted": "Sage has accepted all that was sent.",
@@ -128,6 +129,29 @@ def sent(connection: Connection, tables: Tables, periods: Collection[Period]) ->
             if one.state:
                 found[book, row.period] = one
     return found
+
+
+def posted(connection: Connection, tables: Tables, periods: Collection[Period]) -> set[tuple[Book, str]]:
+    """Return the slices of which there are invoices, and every one of them is posted."""
+    load, invoice = tables.load, tables.invoice
+    names = ("provider", "account", "kind", "period")
+    of_periods = (load.c.period.in_([str(period) for period in periods]), load.c.status == "committed")
+    one = select(*(load.c[name] for name in names)).where(*of_periods).distinct().subquery()
+    own = [invoice.c.slice_period == one.c.period, *(invoice.c[name] == one.c[name] for name in names[:3])]
+    # One look into the index for each: MariaDB had rather walk an account's invoices, and joins all of them where these
+    # are conditions.
+    hint = f"FORCE INDEX ({posting_index(tables)})"
+    first, other = (
+        select(literal(1))
+        .with_hint(invoice, hint, "mysql")
+        .where(*own, condition)
+        .correlate(one)
+        .limit(1)
+        .scalar_subquery()
+        for condition in (invoice.c.posted_at.is_not(None), invoice.c.posted_at.is_(None))
+    )
+    rows = connection.execute(select(*one.c, first.label("first"), other.label("other")))
+    return {((row.provider, row.account, row.kind), row.period) for row in rows if row.first and not row.other}
 
 
 def _counted(item: Any, upload_id: str) -> Any:

@@ -10,6 +10,7 @@ from airflow_cloudbilling.errors import StagingError
 from airflow_cloudbilling.staging.closes import carry_over
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.engine import let_readers_be
+from airflow_cloudbilling.staging.search import COLUMN, search_index, search_statements
 from airflow_cloudbilling.staging.tables import SCHEMA_VERSION, Tables
 from airflow_cloudbilling.staging.views import view_statements
 
@@ -19,7 +20,8 @@ def ddl(engine: Engine, tables: Tables) -> list[str]:
     statements: list[str] = []
     mock = create_mock_engine(engine.url, lambda sql, *_: statements.append(str(sql.compile(dialect=engine.dialect))))
     tables.metadata.create_all(mock, checkfirst=False)
-    return [*(s.strip() for s in statements), *view_statements(tables, engine.dialect.name)]
+    name = engine.dialect.name
+    return [*(s.strip() for s in statements), *search_statements(tables, name), *view_statements(tables, name)]
 
 
 def create_tables(engine: Engine, tables: Tables) -> None:
@@ -79,6 +81,7 @@ def _upgrade(connection: Connection, tables: Tables) -> None:
     tables.metadata.create_all(connection)
     _add_columns(connection, tables)
     _add_indexes(connection, tables)
+    _add_search(connection, tables)
     carry_over(connection, tables)
     for statement in view_statements(tables, connection.dialect.name):
         connection.exec_driver_sql(statement)
@@ -108,3 +111,15 @@ def _add_indexes(connection: Connection, tables: Tables) -> None:
         for index in table.indexes:
             if index.name not in present:
                 index.create(connection)
+
+
+def _add_search(connection: Connection, tables: Tables) -> None:
+    """Add what a search looks through, as far as it is not there: a step may have been the last before a crash."""
+    table, inspector = tables.invoice, inspect(connection)
+    present = {one["name"] for one in inspector.get_columns(table.name, schema=table.schema)} & {COLUMN}
+    present |= {one["name"] or "" for one in inspector.get_indexes(table.name, schema=table.schema)}
+    for made, statement in zip(
+        (COLUMN, search_index(tables)), search_statements(tables, connection.dialect.name), strict=False
+    ):
+        if made not in present:
+            connection.exec_driver_sql(statement)

@@ -31,7 +31,7 @@ from airflow_cloudbilling.staging.columns import (
 )
 from airflow_cloudbilling.staging.tables_outgoing import OutgoingTables
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 class Tables(OutgoingTables):
@@ -52,6 +52,8 @@ class Tables(OutgoingTables):
 
     def _invoices(self) -> None:
         self.invoice = self._table("invoice", "invoices and credit notes", *invoice_key(), *invoice_columns())
+        by_posting = ("slice_period", "provider", "account", "kind", "posted_at")
+        Index(posting_index(self), *(self.invoice.c[name] for name in by_posting))
         self.invoice_line = self._table("invoice_line", "lines", *invoice_key(), line_number(), *line_columns())
         tax_number = Column("tax_number", Integer, primary_key=True, autoincrement=False, comment="position, from 1")
         self.invoice_tax = self._table(
@@ -183,6 +185,11 @@ class Tables(OutgoingTables):
             Column("version", Integer, primary_key=True, autoincrement=False, comment="of the schema"),
             Column("created_at", MOMENT, comment="UTC, by the database"),
         )
+
+
+def posting_index(tables: Tables) -> str:
+    """Return the name of the index by which a slice's invoices are posted or not."""
+    return f"{tables.invoice.name}_by_posting"
 
 
 @lru_cache(maxsize=16)
