@@ -54,10 +54,13 @@ _OPTIONS = {
         "default": "",
     },
     "staging_conn_ids": {
-        "description": "Connections of the staging databases that the page in Airflow's UI shows, with commas between.",
+        "description": (
+            "Connections of the staging databases that the page in Airflow's UI shows, with commas between;"
+            " conn_id:schema where the tables are not in the connection's default schema."
+        ),
         "version_added": "0.1.0",
         "type": "string",
-        "example": "erp_staging,erp_staging_uk",
+        "example": "erp_staging,erp_staging_uk:billing",
         "default": "erp_staging",
     },
 }
@@ -89,6 +92,7 @@ def get_provider_info() -> dict[str, Any]:
                 "schemes": ["cloudbilling"],
                 "handler": "airflow_cloudbilling.assets.sanitize_uri",
                 "factory": "airflow_cloudbilling.assets.create_asset",
+                "to_openlineage_converter": "airflow_cloudbilling.assets.to_openlineage",
             }
         ],
     }
