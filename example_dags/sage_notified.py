@@ -28,6 +28,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,  # what comes while it runs is one run more
+    max_active_tasks=1,  # so that the first one tries a new API key, and the next one has it
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
     tags=["cloudbilling", "sage"],
     doc_md="""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import forked
 from sages import CONN_ID, connect
 from test_sage_keys import asked, forget, forms
 from tiny import FileStore
@@ -117,6 +118,24 @@ def test_a_key_may_be_announced_as_the_plain_text_of_a_variable(
 ) -> None:
     sage.consent(hook.create_passcode().passcode)
     store.write(f"{CONN_ID}__announced", f"{sage.initial_key}\n")  # by a person, or by Airflow's REST API
+    assert download() == 200
+
+
+TASK = """
+    from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    import airflow_cloudbilling.client
+
+    def task():
+        SageConnectedCloudHook().download_scope("Products").body.close()
+"""
+
+
+def test_tasks_that_find_it_at_the_same_moment_all_get_on(
+    sage: Sage, store: FileStore, hook: SageConnectedCloudHook
+) -> None:
+    key = consent(sage, store)
+    assert forked(6, TASK) == [0] * 6
+    assert (SageConnectedCloudHook().settings.password, announced(store)) == (key, "")
     assert download() == 200
 
 

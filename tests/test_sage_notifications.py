@@ -379,9 +379,11 @@ def test_sages_own_calls_come_in(
     with serving(airflow_app()) as url:
         where = f"{url}/cloudbilling/notifications/{TOKEN}"
         hook.register_developer({"name": "X", "application": {"name": "Y", "notificationUrl": where}})
-        sage.publish("Products", [{"id": "P-1"}])
+        sage.steer(publish={"Products": [{"id": "P-1"}]})
         assert (sage.notified, len(told("Products"))) == ([202], 1)
-        sage.consent(hook.create_passcode().passcode)
+        with pytest.raises(ValueError, match="'guessed' is no passcode"):
+            sage.steer(consent="guessed")
+        sage.steer(consent=hook.create_passcode().passcode)
         assert (sage.notified, kept.read(f"{NOTIFIED}__announced")) == ([202, 202], sage.initial_key)
     sage.publish("Products", [])
     assert sage.notified[-1] == 0  # nobody is there any more

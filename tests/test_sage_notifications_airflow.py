@@ -48,8 +48,8 @@ def test_sages_calls_start_the_dag_and_its_key_comes_into_force(
     home.mkdir()
     with real_airflow(home, Notified) as airflow:
         assert isinstance(airflow, Notified)
-        airflow.lay("sage_notified.py", DAG_FILE)
         airflow.ready()
+        airflow.lay("sage_notified.py", DAG_FILE)  # its daily run, which comes at once, fails without a key
         until(lambda: known(airflow))
         hook.register_developer({"application": {"notificationUrl": airflow.notification_url}})
         sage.consent(hook.create_passcode().passcode)
@@ -79,8 +79,8 @@ def test_a_service_of_ones_own_does_the_same_by_airflows_rest_api(
     home = tmp_path / "airflow"
     home.mkdir()
     with real_airflow(home) as airflow:
-        airflow.lay("sage_notified.py", DAG_FILE)
         airflow.ready()
+        airflow.lay("sage_notified.py", DAG_FILE)  # its daily run, which comes at once, fails without a key
         until(lambda: known(airflow))
         sage.consent(hook.create_passcode().passcode)
         new_data, new_key = blocks("sh", page="docs/sage-notifications.md")

@@ -37,7 +37,8 @@ _CONSENT = (
     "With a passcode (SageCreatePasscodeOperator) the user of the Sage product chooses 'Enable External Integration',"
     " enters it and consents.",
     "Sage then delivers the API key to the application's notificationUrl: enter it as the password of connection"
-    " {conn_id!r}, where it stays for ever, since it rotates every later one; the connection's secret is kept with it.",
+    " {conn_id!r}, where it stays for ever, since it rotates every later one; the connection's secret is kept with it."
+    " Where Airflow takes Sage's calls, nobody has to enter it.",
 )
 _REGISTERED = (
     "Open {url} in a web browser and solve the captcha.",

@@ -42,6 +42,9 @@ while it runs (URL is the printed address):
   curl -d '{"change": "amount", "invoice_id": "CI-202610-00001"}' URL/_sandbox/change
   curl -d '{"change": "add", "kind": "purchase", "month": "2026-10"}' URL/_sandbox/change
   curl -d '{"vendor": "sage_connected_cloud", "expire_key": true, "rejects": ["CI-202610-00001"]}' URL/_sandbox/steer
+  curl -d '{"vendor": "sage_connected_cloud", "consent": "PASSCODE"}' URL/_sandbox/steer
+  curl -d '{"vendor": "sage_connected_cloud", "publish": {"Products": [{"id": "P-1"}]}}' URL/_sandbox/steer
+      both call the notificationUrl that was registered, on this machine, with the new API key or with the scope
   curl 'URL/_sandbox/state?vendor=sage_connected_cloud'
   curl URL/_sandbox/requests;  curl 'URL/_sandbox/truth?kind=purchase&month=2026-10'
 
