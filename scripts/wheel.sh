@@ -49,6 +49,7 @@ for name in ("airflow_cloudbilling/py.typed", "airflow_cloudbilling/page/templat
 assert not any(name.startswith(("tests/", "docs/", "example_dags/")) for name in held), held
 assert (files("airflow_cloudbilling") / "py.typed").is_file()
 PY
-airflow plugins --output plain | grep cloudbilling
-airflow cloudbilling --help | grep -q preview && echo "==> airflow cloudbilling is there"
-"$directory/bin/python" -m airflow_cloudbilling.sandbox --help >/dev/null && echo "==> The sandbox is there"
+airflow plugins --output plain | grep "^cloudbilling " >/dev/null # reads all, or Airflow complains of a broken pipe
+airflow cloudbilling --help | grep preview >/dev/null
+"$directory/bin/python" -m airflow_cloudbilling.sandbox --help >/dev/null
+echo "==> The plugin, the command line and the sandbox are there"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from conversations import Dribble
 
-from airflow_cloudbilling.errors import RecordError
+from airflow_cloudbilling.errors import ConfigurationError, RecordError
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Reject
 from airflow_cloudbilling.parse import (
     Fields,
@@ -579,3 +579,26 @@ def test_leaves_that_are_held_come_some_hundred_at_a_time(keep_raw: bool) -> Non
     assert max(len(event.leaves) for event in found) <= 500
     assert [leaf for event in found for leaf in event.leaves] == parts
     assert [json.loads(raw) for event in found for raw in event.raws] == (parts if keep_raw else [])
+
+
+def test_a_table_of_names_reads_each_value_as_its_name_asks_for():
+    names = Names.of(Shape(("Bills", "Rows"), (), ""), {"invoice_id": ("no",), "net_amount": ("sum",)}, {})
+    row = {"no": "7", "sum": "1.50", "when": "2026-10-31", "state": "Nederland", "what": "Credit", "in": "eur"}
+    mapped = names.mapped(
+        {
+            "issue_date": "when",
+            "buyer_country": "state",
+            "document_type": "what",
+            "currency": "in",
+            "line.quantity": "q",
+        },
+        "tiny_default",
+    )
+    found = {name: read(row[paths[0]]) for name, (read, paths) in mapped.head.items() if paths}
+    assert found == {
+        "invoice_id": "7", "net_amount": "1.5", "issue_date": "2026-10-31", "buyer_country": "NL",
+        "document_type": "credit_note", "currency": "EUR",
+    }  # fmt: skip
+    assert mapped.line["quantity"][0]("2,50") == "2.5"
+    with pytest.raises(ConfigurationError, match=r"^total: no canonical name; known are invoice_id, "):
+        Names.of(names.shape, {"total": ("sum",)}, {})

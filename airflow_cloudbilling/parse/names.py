@@ -51,11 +51,7 @@ class Names(NamedTuple):
         :param line: the same of a line.
         :raises ConfigurationError: for a name that is no canonical one.
         """
-        named = [(names, given, set(given) - set(names)) for names, given in ((HEAD_NAMES, head), (LINE_NAMES, line))]
-        for names, _, unknown in named:
-            if unknown:
-                raise ConfigurationError(f"{', '.join(unknown)}: no canonical name; known are {', '.join(names)}.")
-        return cls(shape, *({n: (_reader(n), tuple(given.get(n, ()))) for n in names} for names, given, _ in named), {})
+        return cls(shape, _table(HEAD_NAMES, head), _table(LINE_NAMES, line), {})
 
     def mapped(self, field_map: Mapping[str, str], conn_id: str) -> Names:
         """Return the names with a user's ``field_map``, whose paths come first.
@@ -76,6 +72,13 @@ class Names(NamedTuple):
             read, paths = table[key]
             table[key] = (read, (path, *paths))
         return self._replace(head=head, line=line)
+
+
+def _table(names: Sequence[str], given: Paths) -> Table:
+    """Return a table of all names, with the paths that are given."""
+    if unknown := set(given) - set(names):
+        raise ConfigurationError(f"{', '.join(unknown)}: no canonical name; known are {', '.join(names)}.")
+    return {name: (_reader(name), tuple(given.get(name, ()))) for name in names}
 
 
 def _reader(name: str) -> Callable[[Any], str | None]:
