@@ -45,14 +45,28 @@ with DAG(
             title="Last month",
             description="Such as 2026-10; empty: the last full one",
         ),
-        "count": Param(12, type="integer", minimum=1, maximum=120, title="Months"),
+        "count": Param(
+            12,
+            type="integer",
+            minimum=1,
+            maximum=120,
+            title="Months",
+            description="How many, with those before the last one",
+        ),
     },
     tags=["cloudbilling", "invoices"],
     doc_md="""
 ### Backfill
 
-A month that fails keeps no other from being staged: *report* names it and fails; clear its mapped task with what comes
-after it. What is staged already is not written again.
+Imports the months of a year that has passed, each a mapped task of each import in `IMPORTS`.
+
+**To set up**: the connections of the vendors and of the staging database, and, if answers are to be kept, the Variable
+`cloudbilling_archive`.
+
+**By hand**: *Trigger*, with the last month and how many; a month that is staged already is not written again.
+
+**When a task fails**: a month that fails keeps no other from being staged. *report* names it and fails; do what its log
+says, and clear its mapped task with what comes after it.
 """,
 ):
 

@@ -29,8 +29,15 @@ with DAG(
     doc_md="""
 ### When the vendor is ready
 
-*ready* fails when there is nothing after ten days. A vendor may bill further invoices later: look again with
-*monthly_invoice_import*.
+Waits for the vendor's first invoice of the month before, without a worker, and stages the month.
+
+**To set up**: the connections of the vendor and of the staging database.
+
+**By hand**: *Trigger* with the month as partition key, such as `2026-10`. A vendor may bill further invoices later:
+look again with *monthly_invoice_import*.
+
+**When a task fails**: *ready* when there is nothing after ten days; ask the vendor, and clear it to wait again. *stage*
+says in its log what to do.
 """,
 ):
     which: dict[str, Any] = {"conn_id": VENDOR, "kind": KIND}

@@ -35,15 +35,30 @@ with DAG(
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
     params={
-        "period": Param(None, type=["null", "string"], pattern=r"^\d{4}-(0[1-9]|1[0-2])$", title="Month"),
-        "months": Param(1, type="integer", minimum=1, maximum=60, title="Months, with those before it"),
+        "period": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+            title="Month",
+            description="The month to report, such as 2026-10; empty: the run's own, else the last full one",
+        ),
+        "months": Param(
+            1, type="integer", minimum=1, maximum=60, title="Months", description="How many, with those before it"
+        ),
     },
     tags=["cloudbilling", "margin"],
     doc_md="""
 ### Margin
 
-The task's result has the sums by currency. With the Variable `cloudbilling_reports` there is a page to read and a CSV
-file of every charge too: what is bought and not sold, sold and not bought, and sold below cost.
+Compares what was bought with what was sold of it. The task's result has the sums by currency; a page to read and a CSV
+file of every charge say what is bought and not sold, sold and not bought, and sold below cost.
+
+**To set up**: the connection of the staging database, and for the files the Variable `cloudbilling_reports`: a folder,
+or `s3://conn_id@bucket/prefix`.
+
+**By hand**: *Trigger*, and give a month, or none for the last full one.
+
+**When a task fails**: its log says what to do; clear it. It only reads staging.
 """,
 ):
     MarginReportOperator(

@@ -95,9 +95,19 @@ with DAG(
     doc_md="""
 ### Month close
 
-*approve* waits without a worker: answer it under *Required actions*. What is approved is exactly what *reconcile* saw;
-when a vendor changes something meanwhile, *upload* sends nothing and says what. A month that was sent is not closed
-again by itself: a later run ends skipped, and the log of *not_sent_yet* says what came since.
+Checks a month once every import is there, lets a person approve it, sends what was approved to Sage, and reports. What
+is approved is exactly what *reconcile* saw. A month that was sent is not closed again by itself: a later run ends
+skipped, and the log of *not_sent_yet* says what came since.
+
+**To set up**: `ASSETS`, the imports that a close waits for; the connections of Sage and of the staging database;
+`DEFAULTS`, what Sage requires; and for reports the Variable `cloudbilling_reports`.
+
+**By hand**: *Trigger*, and give a month, or none for the last full one. Answer *approve* under *Required actions*; it
+waits without a worker.
+
+**When a task fails**: *reconcile* names the findings: mend or accept them (`airflow cloudbilling findings`), then clear
+it. *upload* has sent nothing when something changed since it was approved: clear *reconcile*. When it says that nobody
+knows whether the file has arrived, look at Sage first.
 """,
 ):
 
@@ -153,8 +163,13 @@ with DAG(
     doc_md="""
 ### Deadline of the month close
 
-*nobody_is_late* fails at once and names what is missing: give it an `on_failure_callback` that tells you. Clear it to
-look again.
+Says on the 5th which import of the month before has not come, and starts a close that Airflow did not start.
+
+**To set up**: nothing but the close; an `on_failure_callback` on *nobody_is_late* tells you.
+
+**By hand**: *Trigger* with the month as partition key, such as `2026-10`.
+
+**When a task fails**: *nobody_is_late* names what is missing. Run that import, and clear the task to look again.
 """,
 ):
 

@@ -25,6 +25,7 @@ IMPORTS = [
     ("cloudonex_default", "purchase"),
     ("store365_default", "purchase"),
 ]
+CONNECTIONS = list(dict.fromkeys(conn_id for conn_id, _ in IMPORTS))
 STAGING = "erp_staging"
 # Where every answer is kept as received, if anywhere: a folder or s3://conn_id@bucket/prefix, in an Airflow Variable.
 ARCHIVE = "{{ var.value.get('cloudbilling_archive', '') }}"
@@ -73,24 +74,64 @@ with DAG(
             title="Months to look back",
             description="How many months before it to import again: late and withdrawn invoices are seen only so",
         ),
+        "connections": Param(
+            CONNECTIONS,
+            type="array",
+            items={"type": "string", "enum": CONNECTIONS},
+            examples=CONNECTIONS,
+            title="Vendors",
+            description="Which connections to import from; those that do not exist are skipped in any case",
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Only look",
+            description="Ask the vendors and say in the log of preview what an import would change; nothing is written",
+        ),
     },
     tags=["cloudbilling", "invoices"],
     doc_md="""
 ### Monthly invoice import
 
 One task for each connection and kind in `IMPORTS`, as far as the connection exists, stages the run's month and updates
-the asset `cloudbilling://<connection>/<kind>`; a second one looks again at the months before it. Staging a month again
-with the same vendor data writes nothing, so every task may be cleared and run again at any time.
+the asset `cloudbilling://<connection>/<kind>`; a second one looks again at the months before it.
 
-**By hand**: *Trigger*, and give a month, or none for the last full one.
+**To set up**: the connections of the vendors and of the staging database (*Admin › Connections*; their Test button says
+what is wrong), and, if answers are to be kept, the Variable `cloudbilling_archive`.
+
+**By hand**: *Trigger*, and give a month, or none for the last full one. *Only look* says what would change.
+
+**When a task fails**: its log says in one sentence what to do, and staging is as it was. Clear the task once that is
+done: staging a month again with the same vendor data writes nothing, so every task may be cleared at any time.
 """,
 ):
 
     @task.branch
-    def existing() -> list[str]:
-        """Choose the imports whose connection exists; the others are skipped."""
-        chosen = [f"{conn_id}_{kind}" for conn_id, kind in IMPORTS if is_there(conn_id)]
+    def existing(params: Any = None) -> list[str]:
+        """Choose the imports that are asked for and whose connection exists; the others are skipped."""
+        if params["dry_run"]:
+            return ["preview"]
+        chosen = [
+            f"{conn_id}_{kind}" for conn_id, kind in IMPORTS if conn_id in params["connections"] and is_there(conn_id)
+        ]
         return [f"{step}_{name}" for name in chosen for step in ("stage", "look_back")]
+
+    @task
+    def preview(month: str, params: Any = None) -> dict[str, dict[str, int]]:
+        """Say what an import would change, and return how many invoices of each sort; nothing is written."""
+        from airflow_cloudbilling.operators.database import look_into_staging
+        from airflow_cloudbilling.operators.preview import preview_of
+
+        counts = {}
+        for conn_id, kind in IMPORTS:
+            if conn_id in params["connections"] and is_there(conn_id):
+                changes, counts[f"{conn_id} {kind}"] = preview_of(look_into_staging(STAGING), conn_id, kind, month)
+                told = [
+                    f"{c.change}: {c.invoice_number or c.invoice_id}, {c.was or '-'} → {c.becomes or '-'}"
+                    for c in changes
+                ]
+                log.info("%s %s %s:\n%s", conn_id, kind, month, "\n".join(told) or "Nothing would change.")
+        return counts
 
     @task
     def months_before(month: str, count: str) -> list[str]:
@@ -111,6 +152,7 @@ with the same vendor data writes nothing, so every task may be cleared and run a
         log.info("Staged:\n%s", "\n".join(lines))
 
     chosen, earlier = existing(), months_before(MONTH, "{{ params.lookback_months }}")
+    chain(chosen, preview(MONTH))
     staged, looked_back = [], []
     for conn_id, kind in IMPORTS:
         source: dict[str, Any] = {"conn_id": conn_id, "kind": kind, "staging_conn_id": STAGING, "archive": ARCHIVE}

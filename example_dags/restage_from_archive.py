@@ -19,8 +19,28 @@ with DAG(
     "restage_from_archive",
     schedule=None,
     catchup=False,
-    doc_md=__doc__,
-    params={"period": Param("2026-10", type="string", pattern=r"^\d{4}-\d{2}$", title="Month")},
+    description="Stage a month once more from its archived answers",
+    doc_md="""
+### Restage from the archive
+
+Reads a month's kept answers again with a mended mapping. No vendor is asked; the log names the invoices that changed.
+
+**To set up**: the Variable `cloudbilling_archive`, as of the import that kept them, and the mended mapping in
+`FIELD_MAP`, or in the connection's `field_map`.
+
+**By hand**: *Trigger*, and give the month.
+
+**When a task fails**: its log says what to do, and staging is as it was; clear it.
+""",
+    params={
+        "period": Param(
+            "2026-10",
+            type="string",
+            pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+            title="Month",
+            description="The month to read again, such as 2026-10",
+        ),
+    },
     tags=["cloudbilling"],
 ):
     RestageInvoicesOperator(

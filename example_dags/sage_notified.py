@@ -35,6 +35,13 @@ with DAG(
 ### What Sage tells us of
 
 A run stages every scope anew, in *cloudbilling_scope_record*. The first one after a consent takes the new API key, too.
+
+**To set up**: the connections of Sage and of the staging database, the scopes in `SCOPES`, and how Sage's calls come in:
+a token in `[cloudbilling] sage_notification_tokens`, or a service of your own that tells Airflow.
+
+**By hand**: *Trigger*; a scope that has not changed writes no record.
+
+**When a task fails**: its log says what to do; clear it.
 """,
 ):
     for scope in SCOPES:

@@ -34,7 +34,14 @@ with DAG(
     doc_md="""
 ### From Sage
 
-The rows are in *cloudbilling_scope_record*, one for each record of the scope; a record that Sage no longer has goes.
+Keeps *cloudbilling_scope_record* as the scope's file at Sage is, a row for each record; a record that Sage no longer
+has goes.
+
+**To set up**: the connections of Sage and of the staging database, and the scope in `SCOPE`.
+
+**By hand**: *Trigger*; when nothing has changed, no record is written.
+
+**When a task fails**: its log says what to do; clear it.
 """,
 ):
     SageDownloadScopeOperator(task_id="download", conn_id=SAGE, scope=SCOPE, staging_conn_id=STAGING)

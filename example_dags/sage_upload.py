@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pendulum
-from airflow.sdk import DAG, CronPartitionTimetable, chain, task
+from airflow.sdk import DAG, CronPartitionTimetable, Param, chain, task
 
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.sage import SageUploadOperator
@@ -27,8 +27,11 @@ DEFAULTS = {
     "currencyRate": 1,
     "paymentMethod": "transfer",
 }
-# The month that a run is for: its partition, else the last full month.
-MONTH = "{{ dag_run.partition_key or macros.cloudbilling.last_full_month(dag_run.logical_date or dag_run.run_after) }}"
+# The month that a run is for: asked for by hand, else its partition, else the last full month.
+MONTH = (
+    "{{ params.period or dag_run.partition_key"
+    " or macros.cloudbilling.last_full_month(dag_run.logical_date or dag_run.run_after) }}"
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +44,41 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=10)},
+    params={
+        "period": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+            title="Month",
+            description="The month to send, such as 2026-10; empty: the run's own, else the last full one",
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Only look",
+            description="Import, and say in the log of build what would go to Sage; nothing is sent",
+        ),
+    },
     tags=["cloudbilling", "sage"],
     doc_md="""
 ### To Sage
 
-*build* shows what would go and names what is missing; *upload* sends it, *wait* costs no worker. When *upload* fails
-and says that nobody knows whether the file has arrived, look at Sage and run it once more with `resolve`.
+Imports a month's sales invoices and sends those that Sage has not accepted yet. *build* shows what would go and names
+what is missing; *upload* sends it, *wait* costs no worker.
+
+**To set up**: the connections of the vendor, of Sage and of the staging database, and `DEFAULTS`, what Sage requires.
+
+**By hand**: *Trigger*, and give a month, or none for the last full one. *Only look* sends nothing.
+
+**When a task fails**: its log says what to do. When *upload* says that nobody knows whether the file has arrived, look
+at Sage and run it once more with `resolve`; else clear it, since no invoice goes twice.
 """,
 ):
+
+    @task.short_circuit
+    def for_real(params: Any = None) -> bool:
+        """Skip what comes next when one only wanted to look."""
+        return not params["dry_run"]
 
     @task
     def report(result: Any) -> None:
@@ -75,4 +105,4 @@ and says that nobody knows whether the file has arrived, look at Sage and run it
         poke_interval=30,
         timeout=6 * 3600,
     )
-    chain(stage, build, upload, wait, report(wait.output))
+    chain(stage, build, for_real(), upload, wait, report(wait.output))

@@ -88,6 +88,38 @@ def test_every_example_parses(bag):
     assert [str(warning.message) for warning in bag.captured_warnings.get(str(EXAMPLES), [])] == []
 
 
+def test_every_dag_says_what_to_set_up_and_what_to_do_when_it_fails(bag):
+    for dag in bag.dags.values():
+        assert dag.description
+        for lead in ("**To set up**:", "**By hand**:", "**When a task fails**:"):
+            assert lead in dag.doc_md, dag.dag_id
+
+
+def test_every_field_of_a_form_has_a_title_and_a_description(bag):
+    fields = [(dag.dag_id, name, dag.params.get_param(name)) for dag in bag.dags.values() for name in dag.params]
+    assert len(fields) > 8
+    lacking = [(dag_id, name) for dag_id, name, one in fields if not (one.description and one.schema.get("title"))]
+    assert lacking == []
+
+
+def test_one_may_only_look_at_what_an_import_would_change(vendor, staging, run_dag):
+    month = vendor.months[-1]
+    result = run_dag(MONTHLY, period=month, dry_run=True)["preview"]
+    assert {name: counts["new"] for name, counts in result.items()} == {
+        f"twotcloud_default {kind}": sum(truth.invoices for truth in vendor.truth("twotcloud", kind, month).values())
+        for kind in KINDS
+    }
+    assert staging.stat().st_size == 0  # not even a table was made
+
+
+def test_only_the_vendors_that_are_asked_for_are_imported(cloudbilling_sandbox, staging, run_dag, monkeypatch):
+    for name, value in cloudbilling_sandbox.environment().items():
+        monkeypatch.setenv(name, value)
+    last = cloudbilling_sandbox.months[-1]
+    run_dag(MONTHLY, period=last, lookback_months=0, connections=["store365_default"])
+    assert staged_sums(staging) == true_sums(cloudbilling_sandbox, last, providers=("store365",))
+
+
 def test_every_import_has_its_asset(bag):
     tasks = bag.dags["monthly_invoice_import"].tasks
     outlets = {task.task_id: [asset.uri for asset in task.outlets] for task in tasks if task.outlets}

@@ -597,7 +597,9 @@ def test_the_example_sends_a_month_and_running_it_again_sends_nothing(
     sage.statuses = ["accepted"]  # it asks every 30 s
     month = vendor.months[-1]
     example = Path(__file__).parents[1] / "example_dags" / "sage_upload.py"
-    first = run_dag(example, partition_key=month)
+    looked = run_dag(example, partition_key=month, dry_run=True)
+    assert (looked["build"]["status"], "upload" in looked, sage.uploads) == ("dry_run", False, {})
+    first = run_dag(example, period=month)
     staged = first["stage"]["invoices"]
     assert staged > 0
     assert first["build"]["records"] == first["wait"]["accepted"] == staged

@@ -20,11 +20,11 @@ from airflow.utils.providers_configuration_loader import providers_configuration
 from rich.console import Console
 from sqlalchemy.exc import DBAPIError
 
-from airflow_cloudbilling.cli.preview import Change, preview_of
 from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.database import look_into_staging, open_staging
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
+from airflow_cloudbilling.operators.preview import Change, preview_of
 from airflow_cloudbilling.page.details import every_finding
 from airflow_cloudbilling.reconcile.month import Scope
 from airflow_cloudbilling.reconcile.month import reconcile as reconcile_month

@@ -118,7 +118,7 @@ def search(
 def _keys_with(connection: Connection, tables: Tables, text: str, after: Sequence[str]) -> list[tuple[str, ...]]:
     """Return keys of invoices that a text is in, in their order: as many as a page has, and one."""
     invoice, name = tables.invoice, connection.dialect.name
-    by = [invoice.c[one] for one in KEY]
+    by: list[Any] = [invoice.c[one] for one in KEY]
     query = select(*by)
     if has_own_text(name):
         # With the order in the same statement MariaDB leaves the index for the rows, and the limit keeps it apart.
@@ -130,7 +130,7 @@ def _keys_with(connection: Connection, tables: Tables, text: str, after: Sequenc
         query = query.where(tuple_(*by) > tuple_(*after))
     if has_own_text(name):
         matching = query.limit(_MATCHING).subquery()
-        by = list(matching.c)
+        by = [matching.c[one] for one in KEY]
         query = select(*by)
     return [tuple(row) for row in connection.execute(query.order_by(*by).limit(PAGE + 1))]
 
