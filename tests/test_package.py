@@ -69,7 +69,7 @@ def test_the_source_archive_holds_what_tests_and_demo_need(built):
         "docs/index.md",
         "docs/pictures/months.png",
         "benchmarks/results/bench.svg",
-        "tests/data/twotcloud",
+        "tests/data/twotcloud/bad-cut/ask.json",
     } <= held
     assert not any(name.startswith(("docs/reference", "dist", ".")) for name in held - {".gitignore"})
 
