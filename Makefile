@@ -23,7 +23,7 @@ test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses auto
 
 torture: $(READY) ## run what takes long: kills, copies, faults, fuzzing, memory; figures go to benchmarks/results/torture.md
-	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto -m "slow or thorough"
+	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto --dist worksteal -m "slow or thorough"
 
 fuzz: .venv-fuzz/.ready ## draw bytes for the parsers for ten minutes (FUZZ="--seconds 20 json" for a first look); figures go to benchmarks/results/fuzz.md
 	@PYTHONPATH=. .venv-fuzz/bin/python tests/fuzz.py $(FUZZ)

@@ -26,6 +26,7 @@ if "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK) and shutil.disk_usa
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 HOME = Path(tempfile.mkdtemp(prefix="cloudbilling-tests-"))
 DAGS = HOME / "dags"
+LONGEST = ("test_uploads_kill.py", "test_staging_kill.py", "test_uploads_race.py", "test_soak.py", "test_time.py")
 
 for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
     del os.environ[name]  # nothing of the user's own Airflow takes part
@@ -104,6 +105,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_server = getattr(item, "callspec", None) and item.callspec.params.get("erp", "sqlite") != "sqlite"
         if on_server and any(map(item.get_closest_marker, ("thorough", "each_database"))):
             item.add_marker(pytest.mark.slow)
+    if staged.THOROUGH:  # what takes longest begins first, so that no core waits for another at the end
+        items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture

@@ -38,6 +38,8 @@ MADE = {  # what tells a database from another, but for rows
         "SELECT * FROM information_schema.schemata WHERE schema_name = '{}'",
     ),
 }
+THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
+EVERY_STEP = "CLOUDBILLING_TEST_EVERY_STEP" in os.environ  # each one on each server, where torture shares them out
 NAMED = [kind for kind, variable in SERVERS.items() if os.environ.get(variable)]
 
 
@@ -142,6 +144,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return canonical(value)
     return value.isoformat() if isinstance(value, (date, datetime)) else value
+
+
+def moments(erp: Erp, steps: int, few: int) -> list[int]:
+    """Return at which of so many steps to kill, the last always.
+
+    ``make torture`` takes every one on SQLite; on PostgreSQL the odd and on MariaDB the even ones, unless the
+    environment asks for each on each. Elsewhere it is one in so ``few``.
+    """
+    first, stride = (1, 1) if erp.kind == "sqlite" or EVERY_STEP else (1 if erp.kind == "postgres" else 2, 2)
+    return [*(range(first, steps, stride) if THOROUGH else range(1, steps, few)), steps]
 
 
 def open_staging(erp: Erp) -> Staging:

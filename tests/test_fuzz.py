@@ -1,6 +1,6 @@
 """Whatever bytes come: a parser returns records, or refuses them in words; it never breaks, hangs or rounds.
 
-hypothesis edits what vendors sent; ``make torture`` runs each test for half a minute (CLOUDBILLING_FUZZ_SECONDS), and
+hypothesis edits what vendors sent; ``make torture`` runs each test for 15 seconds (CLOUDBILLING_FUZZ_SECONDS), and
 what that found stands as an ``example``. What atheris found (``make fuzz``, ``fuzz.py``) lies in ``data/fuzz``.
 """
 
@@ -33,7 +33,7 @@ from airflow_cloudbilling.urls import path_part, target
 
 pytestmark = pytest.mark.thorough
 THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ
-SECONDS = float(os.environ.get("CLOUDBILLING_FUZZ_SECONDS", 30))  # of each test, when it runs long
+SECONDS = float(os.environ.get("CLOUDBILLING_FUZZ_SECONDS", 15))  # of each test, when it runs long
 CASES = [case for case in cases() if len(case.body()) > 60]
 BEST = [case for case in cases(broken=False) if len(case.body()) > 400]
 

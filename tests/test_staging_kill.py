@@ -13,7 +13,20 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from staged import OCTOBER, Erp, document, dump, invoice, invoices, load, open_staging, rows, statuses
+from staged import (
+    OCTOBER,
+    THOROUGH,
+    Erp,
+    document,
+    dump,
+    invoice,
+    invoices,
+    load,
+    moments,
+    open_staging,
+    rows,
+    statuses,
+)
 
 from airflow_cloudbilling.errors import CloudBillingError
 from airflow_cloudbilling.model import Finding, Slice
@@ -22,7 +35,6 @@ from airflow_cloudbilling.staging.loader import Staging
 
 Record = Callable[[str, object], None]
 BEFORE = range(30)
-THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
 COPIES = 100 if THOROUGH else 10
 
 
@@ -93,9 +105,8 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
     steps = second_load(erp, OCTOBER._replace(account="whole"))
     new = dump(erp, with_load=False, account="whole")
     assert steps > 60
-    seen = set()
-    stride = 1 if THOROUGH else 4
-    for kill_at in [*range(1, steps, stride), steps]:
+    seen, chosen = set(), moments(erp, steps, few=4)
+    for kill_at in chosen:
         account, own = str(kill_at), OCTOBER._replace(account=str(kill_at))
         load(staging, invoices(BEFORE), own)
         assert ended_by(in_child(lambda s=own, n=kill_at: second_load(erp, s, n))) == signal.SIGKILL
@@ -106,7 +117,7 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
         assert dump(erp, with_load=False, account=account) == new
         assert set(statuses(erp, account)) <= {"committed", "abandoned"}
     assert seen == {False, True}
-    record_property("kills", steps)
+    record_property("kills", len(chosen))
 
 
 def always_looking(erp: Erp, allowed: set[tuple[int, int]]) -> int:
@@ -133,8 +144,8 @@ def test_a_load_killed_at_a_random_moment_leaves_no_half_slice_and_the_retry_end
         states.append(dump(erp, with_load=False))
     load(staging, invoices(BEFORE), allow_removals=True)
     reader = always_looking(erp, {(len(state["invoice"]), len(state["invoice_line"])) for state in states})
-    moments, died = (600 if erp.kind == "sqlite" else 200), 0
-    for n in range(moments):
+    count, died = (600 if erp.kind == "sqlite" else 200), 0
+    for n in range(count):
         pid = in_child(lambda n=n: load(open_staging(erp), after(), run=Run("dag", "task", "run", n, 1)))
         time.sleep(draw.uniform(0, 1.5 * lasted))
         os.kill(pid, signal.SIGKILL)
@@ -147,7 +158,7 @@ def test_a_load_killed_at_a_random_moment_leaves_no_half_slice_and_the_retry_end
     os.kill(reader, signal.SIGKILL)
     os.waitpid(reader, 0)
     assert set(statuses(erp)) <= {"committed", "abandoned"}
-    record_property("random moments", moments)
+    record_property("random moments", count)
     record_property("processes killed while they ran", died)
 
 
@@ -162,9 +173,11 @@ def test_a_killed_creation_of_the_tables_is_finished_by_the_next(erp: Erp, kill_
 
 @pytest.mark.thorough
 def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp, record_property: Record) -> None:
+    """The same try twice, or the try that Airflow took for dead beside the next one."""
     for n in range(COPIES):
         own = OCTOBER._replace(account=str(n))
-        pids = [in_child(lambda s=own: load(open_staging(erp), invoices(BEFORE), s)) for _ in range(2)]
+        runs = [Run("dag", "task", "run", -1, try_number) for try_number in (1, 1 + n % 2)]
+        pids = [in_child(lambda s=own, r=run: load(open_staging(erp), invoices(BEFORE), s, r)) for run in runs]
         assert [ended_by(pid) for pid in pids] == [0, 0]
         left = dump(erp, account=str(n))
         assert (len(left["invoice"]), len(left["invoice_line"])) == (len(BEFORE), 2 * len(BEFORE))

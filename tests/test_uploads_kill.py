@@ -13,7 +13,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from dying import Died, Nursery, nursery
 from sages import connect
-from staged import Erp, rows
+from staged import THOROUGH, Erp, moments, rows
 from uploading import SALES, Task, stage, upload
 
 from airflow_cloudbilling.errors import UnavailableError
@@ -22,7 +22,6 @@ from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming
 
-THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
 INVOICES = 3
 REQUESTS = {"direct": 5, "presigned": 6}
 
@@ -149,17 +148,17 @@ def test_killed_with_every_request(
 ) -> None:
     connect(vendor, monkeypatch, upload_strategy=strategy)
     killed = 0
-    moments = [(at, when) for at in range(1, REQUESTS[strategy] + 1) for when in ("before", "during", "after")]
+    chosen = [(at, when) for at in range(1, REQUESTS[strategy] + 1) for when in ("before", "during", "after")]
     if not THOROUGH:
-        moments = moments[::2]
-    for number, (at, when) in enumerate(moments, 1):
+        chosen = chosen[::2]
+    for number, (at, when) in enumerate(chosen, 1):
         month = Month(erp, sage, number)
         sage.answer = killing(sage, children, at, when)
         killed += month.dies(children).signal == signal.SIGKILL
         del sage.answer
         month.settle()
         month.check()
-    assert killed >= len([one for one in moments if one[1] != "after"])
+    assert killed >= len([one for one in chosen if one[1] != "after"])
     record_property("kills", killed)
 
 
@@ -172,14 +171,16 @@ def test_killed_at_every_statement(
     steps = whole.dies(children).steps
     assert steps > 60
     whole.check()
-    stride = 1 if THOROUGH else 9
-    for number, kill_at in enumerate([*range(1, steps, stride), steps], 3):
+    killed, chosen = 0, moments(erp, steps, few=9)
+    for number, kill_at in enumerate(chosen, 3):
         month = Month(erp, sage, number)
         died = month.dies(children, kill_at)
-        assert died.signal == signal.SIGKILL, died
+        assert died.signal == signal.SIGKILL or died.steps < kill_at, died  # how often Sage is asked depends on time
+        killed += died.signal == signal.SIGKILL
         month.settle()
         month.check()
-    record_property("kills", len(range(1, steps, stride)) + 1)
+    assert killed > 0.9 * len(chosen)
+    record_property("kills", killed)
     if erp.kind == "sqlite":
         Month(erp, sage, 999).settle()
         assert not [*Path(erp.connection["host"]).parent.glob("*-sending-*")]
