@@ -36,8 +36,8 @@ with DAG(
 
 A run stages every scope anew, in *cloudbilling_scope_record*. The first one after a consent takes the new API key, too.
 
-**To set up**: the connections of Sage and of the staging database, the scopes in `SCOPES`, and how Sage's calls come in:
-a token in `[cloudbilling] sage_notification_tokens`, or a service of your own that tells Airflow.
+**To set up**: the connections of Sage and of the staging database, the scopes in `SCOPES`, and how Sage's calls come
+in: a token in `[cloudbilling] sage_notification_tokens`, or a service of your own that tells Airflow.
 
 **By hand**: *Trigger*; a scope that has not changed writes no record.
 
