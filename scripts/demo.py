@@ -182,7 +182,7 @@ Look at the data:
   sqlite3 -box {shown(STAGING)} "{query}"
   {shown(Path(sys.executable))} -c "{code}"
 See it in Airflow's UI:     make ui
-Write your own DAG:         README.md, from its first example on
+Write your own DAG:         docs/quick-start.md
 What Airflow said of it:    {shown(LOG)}""")
 
 

@@ -55,6 +55,6 @@ if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/nu
     echo "==> Making the virtual environment $venv with Python $version"
     "$python" -m venv --clear "$venv"
 fi
-echo "==> Installing this package, Airflow and the tools into $venv as $constraints pins them (about 180 packages; minutes the first time)"
+echo "==> Installing this package, Airflow and the tools into $venv as $constraints pins them (about 200 packages; minutes the first time)"
 install --constraint "$constraints" --editable ".[dev,docs,postgres,mysql,parquet]"
 echo "==> $venv is ready"
