@@ -28,7 +28,7 @@ WATCHED = """
 import importlib, json, runpy, sys, time
 from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, BaseSensorOperator
 
-known, seen, watching = set(sys.modules), [], False
+known, seen, watching = {name.partition(".")[0] for name in sys.modules}, [], False
 
 def watch(event, args):
     if watching and event.startswith(("open", "os.", "socket.", "sqlite3.", "subprocess.", "shutil.", "urllib.")):
@@ -55,7 +55,7 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 seconds, watching = time.perf_counter() - began, False
 touched = [one for one in seen if one[0] != "os.listdir" and not one[1].endswith((".py", ".pyc"))]
-print(json.dumps([seconds, sorted({name.partition(".")[0] for name in set(sys.modules) - known}), touched]))
+print(json.dumps([seconds, sorted({name.partition(".")[0] for name in sys.modules} - known), touched]))
 """
     seconds, packages, touched = watched(code, *FOR_DAG_FILES)
     assert FOR_TASKS & set(packages) == set()
