@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -229,6 +234,44 @@ def test_what_airflow_keeps_shows_none(
     results = run_dag(file)
     assert {"customers", "passcode", "stage_cloudonex_default"} <= results.keys()
     witness.sees(everything_of_airflow)
+    assert witness.leaks() == []
+
+
+@pytest.mark.slow
+@on_sqlite
+def test_what_lineage_and_metrics_tell_shows_none(
+    vendor: Sandbox, secrets: Planted, witness: Witness, dags_folder: Path
+) -> None:
+    """Of tasks that end well, and of one whose vendor repeats its secrets in the error that lineage tells whole."""
+    pytest.importorskip("airflow.providers.openlineage")
+    own = {"cloudonex key": secrets.cloudonex.key}
+    secrets.cloudonex.answer = echoing(own, secrets.redirect, 403, secrets.cloudonex)
+    file = DAG_FILE.format(conn_ids=[f"{name}_default" for name in BILLING], month=vendor.months[-1])
+    (dags_folder / "all_vendors.py").write_text(file)
+    events, metrics = witness.folder / "events.jsonl", witness.folder / "metrics"
+    transport = {"type": "file", "log_file_path": str(events), "append": True}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, metrics.open("wb", buffering=0) as kept:
+        server.bind(("127.0.0.1", 0))
+        listening = threading.Thread(target=lambda: [*iter(lambda: kept.write(server.recv(4096) + b"\n"), 1)])
+        listening.start()
+        environment = {
+            **os.environ,
+            "AIRFLOW__METRICS__STATSD_ON": "True",
+            "AIRFLOW__METRICS__STATSD_HOST": "127.0.0.1",
+            "AIRFLOW__METRICS__STATSD_PORT": str(server.getsockname()[1]),
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        }
+        command = [sys.executable, "-m", "airflow", "dags", "test", "all_vendors"]
+        done = subprocess.run(command, env=environment, capture_output=True)
+        server.sendto(b"", server.getsockname())  # an empty one is the last
+        listening.join()
+    (witness.folder / "output").write_bytes(done.stdout + done.stderr)
+    told = [json.loads(line) for line in events.read_text().splitlines()]
+    ended = {one["job"]["name"].removeprefix("all_vendors."): one for one in told if one["eventType"] != "START"}
+    assert ended["stage_twotcloud_default"]["eventType"] == "COMPLETE"
+    assert ended["stage_twotcloud_default"]["inputs"]
+    assert "403" in ended["stage_cloudonex_default"]["run"]["facets"]["errorMessage"]["stackTrace"]
+    assert b"cloudbilling.requests.twotcloud:" in metrics.read_bytes()
     assert witness.leaks() == []
 
 
