@@ -6,8 +6,6 @@ What users set up is set up as they do it: connections and variables by the API,
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -66,7 +64,7 @@ class Deployed(MonthClose):
 
     def import_month(self, month: str) -> str:
         """Start the monthly import of a month."""
-        return self.airflow.run("monthly_invoice_import", month)
+        return self.airflow.run("monthly_invoice_import", month, lookback_months=0)
 
     def tasks(self, run_id: str) -> list[dict[str, Any]]:
         """Return the tasks of an import."""
@@ -82,15 +80,6 @@ class Deployed(MonthClose):
         """Return how a task is now."""
         own = ("task_id", "map_index")
         return next(one for one in self.tasks(run_id) if all(one[name] == like[name] for name in own))
-
-    def kill(self, pid: int) -> str:
-        """Kill the worker that runs a task, with all that it runs; where there is none, the task's process alone."""
-        by = self.airflow.started_by(pid)
-        if isinstance(self.airflow, OnCelery):
-            self.airflow.kill(by)
-        else:
-            os.kill(pid, signal.SIGKILL)
-        return by
 
     def close_month(self, month: str) -> None:
         """Wait for the close that the import has started, approve it, and wait for its end."""
@@ -148,13 +137,17 @@ def test_a_month_is_imported_approved_and_sent(deployed: Deployed) -> None:
     assert "approved" in (deployed.objects / "reports" / f"month-{month}.html").read_text()
 
 
-def test_who_dies_in_the_middle_of_an_import_is_followed_by_another(deployed: Deployed) -> None:
+@pytest.mark.parametrize("deployed", ["celery"], indirect=True)
+def test_a_worker_that_dies_in_the_middle_of_an_import_is_followed_by_the_other(deployed: Deployed) -> None:
     month, before = deployed.sandbox.months[-3], len(deployed.received)
     deployed.sandbox.inject("delay", match="/store365/invoices", seconds=120, after=1)
     run_id = deployed.import_month(month)
     until(lambda: any(seen.fault == "delay" for seen in deployed.sandbox.requests) and deployed.alone(run_id))
     waiting = deployed.alone(run_id)
-    dead = deployed.kill(waiting["pid"])
+    assert isinstance(deployed.airflow, OnCelery)
+    dead = deployed.airflow.started_by(waiting["pid"])
+    (left,) = set(deployed.airflow.workers) - {dead}
+    deployed.airflow.kill(dead)
     assert deployed.ended("monthly_invoice_import", run_id) == "success"
     again = deployed.task(run_id, waiting)
     assert again["try_number"] == waiting["try_number"] + 1
@@ -162,9 +155,7 @@ def test_who_dies_in_the_middle_of_an_import_is_followed_by_another(deployed: De
     deployed.close_month(month)
     assert deployed.staged(month) == deployed.truth(month)
     assert deployed.sent_sales(before) == deployed.true_sales(month)
-    if isinstance(deployed.airflow, OnCelery):
-        (left,) = set(deployed.airflow.workers) - {dead}
-        own = f"run_id={run_id}/task_id={waiting['task_id']}"
-        for worker, attempt in ((dead, waiting), (left, again)):
-            logs = (deployed.airflow.home / worker).rglob(f"attempt={attempt['try_number']}.log")
-            assert any(own in str(log) for log in logs)
+    own = f"run_id={run_id}/task_id={waiting['task_id']}"
+    for worker, attempt in ((dead, waiting), (left, again)):
+        logs = (deployed.airflow.home / worker).rglob(f"attempt={attempt['try_number']}.log")
+        assert any(own in str(log) for log in logs)
