@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow test-matrix torture fuzz bench bench-loader bench-pages bench-triggers bench-upload bench-limits audit package docs check clean
+.PHONY: help demo ui test test-airflow test-matrix torture fuzz bench bench-smoke bench-loader bench-pages bench-triggers bench-upload bench-limits audit package docs check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -36,6 +36,9 @@ fuzz: .venv-fuzz/.ready ## draw bytes for the parsers for ten minutes (FUZZ="--s
 
 test-airflow: $(READY) ## run the tests that boot a whole Airflow, one after the other
 	@$(PY) -m pytest -m processes
+
+bench-smoke: $(READY) ## run the benchmarks small: rows, sums and fast paths are right; times do not count
+	@$(PY) -m pytest -m slow tests/test_benchmarks.py
 
 test-matrix: $(READY) ## run the tests that every supported Airflow version must pass
 	@$(PY) -m pytest -m matrix
