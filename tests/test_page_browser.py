@@ -252,3 +252,42 @@ def test_a_figure_leads_to_the_run_that_imported_it(
             visit.window.get_by_text("imports").first.wait_for()
             visit.shoot("run")
             assert visit.complaints == []
+
+
+CLOSE_FILE = """
+from airflow.sdk import DAG
+from airflow_cloudbilling.operators.approval import ApproveCloseOperator
+from airflow_cloudbilling.operators.reconcile import ReconcileInvoicesOperator
+
+with DAG("month_close", schedule=None):
+    reconcile = ReconcileInvoicesOperator(
+        task_id="reconcile", staging_conn_id="erp_staging", period="2026-10", fail_on="never"
+    )
+    approve = ApproveCloseOperator(
+        task_id="approve",
+        staging_conn_id="erp_staging",
+        close_id="{{ ti.xcom_pull(task_ids='reconcile')['close_id'] }}",
+    )
+    reconcile >> approve
+"""
+
+
+@pytest.mark.processes
+def test_a_person_approves_a_month_among_the_required_actions(
+    billed: Sandbox, chromium: Any, shots: Path, tmp_path: Path
+) -> None:
+    with real_airflow(tmp_path) as airflow:
+        (airflow.dags / "month_close.py").write_text(CLOSE_FILE)
+        airflow.ready()
+        run_id = airflow.run("month_close")
+        waits = ("Received executor event with state success", "task_id='approve'")  # else 3.3.2 fails what is answered
+        until(lambda: any(all(word in line for word in waits) for line in airflow.printed("scheduler")))
+        visit = Visit(airflow, chromium.new_context(viewport={"width": 1440, "height": 900}), shots)
+        visit.log_in(f"/dags/month_close/runs/{run_id}/tasks/approve/required_actions")
+        visit.window.get_by_role("button", name="Approve").wait_for()
+        for words in ("2026-10", "missing-slice"):
+            visit.window.get_by_text(words).first.wait_for()
+        visit.shoot("approve")
+        visit.window.get_by_role("button", name="Approve").click()
+        until(lambda: airflow.runs("month_close")[run_id] in ("success", "failed"))
+        assert airflow.runs("month_close")[run_id] == "success"
