@@ -64,7 +64,7 @@ class Archive:
         :param dropped_fields: names of JSON members that are left out wherever they stand.
         :returns: the address of what is kept.
         :raises ArchiveError: when the store fails.
-        :raises MalformedReplyError: when fields are to be dropped and the body is not JSON.
+        :raises MalformedReplyError: when fields are to be dropped and the body cannot be read as JSON.
         """
         reply.body.seek(0)
         try:
@@ -216,6 +216,7 @@ class _Checked(io.RawIOBase):
 def _cleaned(reply: Reply, names: Collection[str]) -> bytes:
     try:
         return without_fields(reply.body.read(), names)
-    except (ValueError, RecursionError):
-        message = f"the answer of {reply.url} is not JSON, so {', '.join(names)} cannot be kept out of the archive."
+    except ValueError:
+        kept_out = f"{', '.join(names)} cannot be kept out of the archive"
+        message = f"the answer of {reply.url} cannot be read as JSON, so {kept_out}."
         raise MalformedReplyError(message, url=reply.url, status=reply.status) from None

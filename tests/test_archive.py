@@ -233,6 +233,11 @@ class TestDroppedFields:
     def test_are_left_out_of_what_is_written_in_any_way(self, sent: str, kept: str) -> None:
         assert without_fields(sent.encode(), ("token",)).decode().replace("\\u00e9", "é") == kept
 
+    def test_of_what_is_nested_too_deeply_nothing_is_written(self) -> None:
+        for deep in (b'{"token": 1, "a": %s1%s}' % (b"[" * 600, b"]" * 600), b'{"a":' * 99_999 + b"1" + b"}" * 99_999):
+            with pytest.raises(ValueError, match="nested too deeply"):
+                without_fields(deep, ("token",))
+
     def test_are_not_in_the_archive_and_the_body_is_found_by_its_hash_as_received(self, location: str) -> None:
         archive, answer = Archive(location), reply(self.SENT)
         archive.put(answer, ("token", "vtoken"))

@@ -28,7 +28,7 @@ def without_fields(body: bytes, names: Collection[str]) -> bytes:
     """Return a JSON body without the members of these names, at any depth; the same bytes when there are none.
 
     :param names: in any case.
-    :raises ValueError: when the body is neither JSON nor empty.
+    :raises ValueError: when the body is neither JSON nor empty, or nested too deeply to be written anew.
     """
     if not body.strip():
         return body
@@ -39,7 +39,10 @@ def without_fields(body: bytes, names: Collection[str]) -> bytes:
             return body if _members(value) == members else msgspec.json.format(msgspec.json.encode(value), indent=0)
     except REFUSED:
         pass
-    return _rewritten(body, names)
+    try:
+        return _rewritten(body, names)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def _members(value: Any) -> int:
