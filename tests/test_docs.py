@@ -141,25 +141,29 @@ PYTHON = blocks("python")
 
 
 def test_every_example_says_how_it_is_tried() -> None:
-    tried = re.compile(r"(dag|tasks|run|test)$|file: ")
+    tried = re.compile(r"(dag|tasks|tasks, run|run|test)$|file: ")
     assert [str(one) for one in PYTHON if one.page != "README.md" and not tried.match(one.mark)] == []
 
 
-@pytest.mark.parametrize("block", [one for one in PYTHON if one.mark in ("dag", "tasks")], ids=str)
+def dag_file(block: Block, folder: Path) -> Path:
+    """Write an example as a DAG file; tasks without a DAG are put into one."""
+    code = block.code
+    if block.mark.startswith("tasks"):
+        lines = code.splitlines()
+        body = max(number for number, line in enumerate(lines) if line.startswith(("from ", "import "))) + 1
+        indented = [f"    {line}" for line in lines[body:]]
+        own = ["from airflow.sdk import DAG", 'with DAG("example", schedule=None):']
+        code = "\n".join([*lines[:body], *own, *indented])
+    file = folder / "of_the_docs.py"
+    file.write_text(code)
+    return file
+
+
+@pytest.mark.parametrize("block", [one for one in PYTHON if one.mark in ("dag", "tasks", "tasks, run")], ids=str)
 def test_an_example_is_a_dag(block: Block, dags_folder: Path) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
-    code = block.code
-    if block.mark == "tasks":
-        lines = code.splitlines()
-        body = max(number for number, line in enumerate(lines) if line.startswith(("from ", "import "))) + 1
-        indented = "\n".join(f"    {line}" for line in lines[body:])
-        code = "\n".join(
-            [*lines[:body], "from airflow.sdk import DAG", 'with DAG("example", schedule=None):', indented]
-        )
-    file = dags_folder / "of_the_docs.py"
-    file.write_text(code)
-    bag = DagBag(file)
+    bag = DagBag(dag_file(block, dags_folder))
     assert not bag.import_errors, bag.import_errors
     assert all(dag.tasks for dag in bag.dags.values())
     assert bag.dags
@@ -182,6 +186,14 @@ def october(tmp_path: Path, staging: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def test_an_example_runs(block: Block, october: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(block.code, str(block), "exec"), {"__name__": "example"})  # noqa: S102 - our own documentation
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("block", [one for one in PYTHON if one.mark == "tasks, run"], ids=str)
+def test_an_example_of_tasks_runs(block: Block, october: Sandbox, dags_folder: Path, run_dag: Any) -> None:
+    results = run_dag(dag_file(block, dags_folder))
+    (uploaded,) = results.values()
+    truth = october.truth("twotcloud", "sales", "2026-10")
+    assert (uploaded["status"], uploaded["accepted"]) == ("accepted", sum(one.invoices for one in truth.values()))
 
 
 @pytest.mark.parametrize("block", [one for one in PYTHON if one.mark == "test"], ids=str)
