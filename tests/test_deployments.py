@@ -140,7 +140,7 @@ def test_a_month_is_imported_approved_and_sent(deployed: Deployed) -> None:
 @pytest.mark.parametrize("deployed", ["celery"], indirect=True)
 def test_a_worker_that_dies_in_the_middle_of_an_import_is_followed_by_the_other(deployed: Deployed) -> None:
     month, before = deployed.sandbox.months[-3], len(deployed.received)
-    deployed.sandbox.inject("delay", match="/store365/invoices", seconds=120, after=1)
+    deployed.sandbox.inject("delay", match=f"/documents/INV-{month.replace('-', '')}", seconds=120, after=2)
     run_id = deployed.import_month(month)
     until(lambda: any(seen.fault == "delay" for seen in deployed.sandbox.requests) and deployed.alone(run_id))
     waiting = deployed.alone(run_id)
