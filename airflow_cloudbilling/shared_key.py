@@ -9,6 +9,7 @@ from airflow_cloudbilling.errors import ConfigurationError, ExpiredKeyError, Una
 from airflow_cloudbilling.shared_token import NOTHING, Entry, SharedToken, StoreError, Token
 
 LEASE_SUFFIX = "__lease"  # of the name under which the lease of a key stands
+INITIAL_SUFFIX = "__initial"  # of the first key, where it was not a person who entered it: it cannot be had again
 _FOR_EVER = 253_402_300_799.0  # the last second of the year 9999
 
 

@@ -103,6 +103,13 @@ def variable(name: str) -> tuple[str, str]:
         return str(row._val), str(row.get_val())
 
 
+def advice(name: str) -> str:
+    """Return what Airflow's UI says of a Variable that holds a key."""
+    with create_session() as session:
+        chosen = select(Variable.description).where(Variable.key == f"cloudbilling_api_key__{name}")
+        return str(session.scalars(chosen).one())
+
+
 def forget() -> None:
     """Remove what the functions above show."""
     with create_session() as session:

@@ -365,6 +365,9 @@ def test_a_task_takes_it_from_the_variable_that_the_server_wrote(
     assert json.loads(notified.variable(f"{CONN_ID}__initial")[1])["api_key"] == sage.initial_key
     assert notified.variable(CONN_ID)[1] == sage.key
     assert notified.variable(f"{CONN_ID}__announced")[1] == ""
+    assert [name for name in ("", "__initial", "__announced") if "not delete" in notified.advice(CONN_ID + name)] == [
+        "__initial"
+    ]
     notified.forget()
 
 

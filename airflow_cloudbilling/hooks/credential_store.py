@@ -14,7 +14,7 @@ from airflow.sdk import Variable
 from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.shared_key import NoStore
+from airflow_cloudbilling.shared_key import INITIAL_SUFFIX, NoStore
 from airflow_cloudbilling.shared_token import Store
 
 KEY_PREFIX = "cloudbilling_api_key__"
@@ -49,7 +49,8 @@ class VariableStore:
         """
         name = self.prefix + conn_id
         before = self._found[conn_id] if conn_id in self._found else self.read(conn_id)
-        self.set_variable(name, text, description="Kept by airflow-provider-cloudbilling; may be deleted.")
+        advice = "it rotates every later key, do not delete it." if name.endswith(INITIAL_SUFFIX) else "may be deleted."
+        self.set_variable(name, text, description=f"Kept by airflow-provider-cloudbilling; {advice}")
         found = self.read(conn_id)
         if found == text or (found is not None and found != before):
             return

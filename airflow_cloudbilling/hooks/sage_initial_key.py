@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import CloudBillingError, UnavailableError
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_key import LEASE_SUFFIX
+from airflow_cloudbilling.shared_key import INITIAL_SUFFIX, LEASE_SUFFIX
 from airflow_cloudbilling.shared_token import Store
 from airflow_cloudbilling.sources.sage import SageConnectedCloud
 
-ANNOUNCED, INITIAL = "__announced", "__initial"  # behind the connection's id
+_ANNOUNCED_SUFFIX = "__announced"
 _PATIENCE = 600.0  # seconds in which a refused key is tried again: it may be announced before it is good
 _FORMER = 20  # initial keys that are remembered, by their hash, so that an old announcement brings none back
 
@@ -73,7 +73,7 @@ class InitialKeys:
 
     def announced(self) -> Announced | None:
         """Return the key that waits for its proof, if any."""
-        text = self._read(ANNOUNCED).strip()
+        text = self._read(_ANNOUNCED_SUFFIX).strip()
         found = _object(text) if text.startswith("{") else {"api_key": text}
         api_key, refused = found.get("api_key"), found.get("refused")
         if not isinstance(api_key, str) or not api_key:
@@ -92,7 +92,7 @@ class InitialKeys:
         """
         former = [*self._taken().get("former", []), *([_digest(in_force)] if in_force else [])][-_FORMER:]
         taken = {"for": _digest(self._entered.password), "api_key": announced.api_key, "former": former}
-        self._write(INITIAL, json.dumps(taken))
+        self._write(INITIAL_SUFFIX, json.dumps(taken))
         self._write(LEASE_SUFFIX, "")  # else the key beside it would be taken for one of the consent before
         self._write("", current)
         self.drop(announced)
@@ -111,11 +111,11 @@ class InitialKeys:
         self._replace(announced, "")
 
     def _replace(self, announced: Announced, text: str) -> None:
-        if self._read(ANNOUNCED).strip() == announced.text:  # else another one was announced meanwhile
-            self._write(ANNOUNCED, text)
+        if self._read(_ANNOUNCED_SUFFIX).strip() == announced.text:  # else another one was announced meanwhile
+            self._write(_ANNOUNCED_SUFFIX, text)
 
     def _taken(self) -> dict[str, Any]:
-        taken = _object(self._read(INITIAL))
+        taken = _object(self._read(INITIAL_SUFFIX))
         return taken if isinstance(taken.get("api_key"), str) and isinstance(taken.get("former"), list) else {}
 
     def _read(self, suffix: str) -> str:
@@ -148,7 +148,7 @@ def announce(store: Store, conn_id: str, api_key: str) -> None:
 
     :raises UnavailableError: when the store does not take it.
     """
-    _asked(conn_id, store.write, conn_id + ANNOUNCED, api_key)
+    _asked(conn_id, store.write, conn_id + _ANNOUNCED_SUFFIX, api_key)
 
 
 def _asked(conn_id: str, method: Callable[..., str | None], *args: str) -> str | None:
