@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -50,6 +54,33 @@ def test_a_month_is_staged_and_told(vendor: Any, erp: Erp, airflow: Any) -> None
     assert told["totals"].keys() == truth.keys()
     assert statuses(erp) == ["committed"]
     assert "committed" in airflow("stage", *VENDOR, "--period", month)
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_a_person_at_a_terminal_sees_how_far_an_import_is(
+    vendor: Any, erp: Erp, airflow: Any, monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    vendor.inject("drip", rate=20_000, match="/v2/customerinvoices")  # which takes some seconds
+    terminal, own = pty.openpty() if on_terminal else os.pipe()
+    monkeypatch.setenv("TERM", "xterm")
+    shown: list[bytes] = []
+    reader = threading.Thread(target=lambda: shown.extend(_until_closed(terminal)))
+    reader.start()  # a terminal that nobody reads fills up
+    with os.fdopen(own, "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        told = airflow("stage", *VENDOR, "--period", vendor.months[-1], "--json")
+    reader.join(10)
+    assert told[0]["invoices"] > 0  # the result stands alone in what is printed
+    text = b"".join(shown).decode()
+    assert ("1 requests" in text, "━" in text) == (on_terminal, on_terminal)
+
+
+def _until_closed(file: int) -> Iterator[bytes]:
+    try:
+        while part := os.read(file, 1 << 16):
+            yield part
+    except OSError:  # a terminal whose other end is closed
+        pass
 
 
 def test_a_preview_says_what_would_change_and_writes_nothing(vendor: Any, erp: Erp, airflow: Any) -> None:

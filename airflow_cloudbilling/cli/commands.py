@@ -9,7 +9,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from airflow.cli.simple_table import AirflowConsole
@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.utils.cli import suppress_logs_and_warning
 from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError
@@ -37,12 +38,30 @@ from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.reading import snapshot
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.staging.loader import Staging
+    from airflow_cloudbilling.staging.loader import Load, Staging
 
+Show = Callable[["Load"], None]
 _FAILED, _WRONG = 1, 2  # exit codes: what was found, and what could not be done
 _LOADED = ("provider", "account", "kind", "period", "status", "invoices", "lines", "new", "changed", "unchanged",
            "removed", "frozen", "rejected")  # fmt: skip
 _FOUND = ("severity", "rule", "period", "provider", "account", "kind", "invoice_id", "expected", "actual", "message")
+
+
+class Shown(StageInvoicesOperator):
+    """An import that shows how far it is.
+
+    :param show: is told of the load several times a second.
+    """
+
+    progress_seconds = 0.2
+
+    def __init__(self, *, show: Show, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.show = show
+
+    def progressed(self, load: Load, seconds: float) -> None:
+        """Show it."""
+        self.show(load)
 
 
 def command(function: Callable[[Any], int | None]) -> Callable[[Any], None]:
@@ -75,7 +94,8 @@ def _code_of(function: Callable[[Any], int | None], args: Any) -> int:
 def stage(args: Any) -> None:
     """Import a month of a vendor."""
     staging_conn_id, schema = _where(args)
-    task = StageInvoicesOperator(
+    make = partial(
+        Shown,
         task_id="stage",
         conn_id=args.conn_id,
         staging_conn_id=staging_conn_id,
@@ -87,8 +107,8 @@ def stage(args: Any) -> None:
         allow_removals=args.allow_removals,
         deferrable=False,
     )
-    with _busy(f"Importing {args.period} from {args.conn_id}"):
-        loaded = [one.as_dict() for one in task.load_slices({})]
+    with _busy(f"Importing {args.period} from {args.conn_id}") as show:
+        loaded = [one.as_dict() for one in make(show=show).load_slices({})]
     _tell(args, loaded, _LOADED)
 
 
@@ -96,8 +116,8 @@ def stage(args: Any) -> None:
 def preview(args: Any) -> None:
     """Say what an import would change; the vendor is asked, nothing is written."""
     staging = look_into_staging(*_where(args))
-    with _busy(f"Asking {args.conn_id} for {args.period}"):
-        changes, counts = preview_of(staging, args.conn_id, args.kind, args.period)
+    with _busy(f"Asking {args.conn_id} for {args.period}") as show:
+        changes, counts = preview_of(staging, args.conn_id, args.kind, args.period, partial(Shown, show=show))
     if args.json:
         _print_json({**counts, "changes": [one._asdict() for one in changes]})
         return
@@ -222,11 +242,21 @@ def _print_json(value: Any) -> None:
 
 
 @contextmanager
-def _busy(words: str) -> Iterator[None]:
-    """Show that something goes on, to a person at a terminal."""
+def _busy(words: str) -> Iterator[Show]:
+    """Show that something goes on, to a person at a terminal; yield what shows how far a load is.
+
+    The bar has an end where the vendor states how many records there are.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda load: None
         return
-    with console.status(f"{words} …"):
-        yield
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(words, total=None)
+
+        def show(load: Load) -> None:
+            told = f"{words}: {load.progress()}"
+            progress.update(bar, description=told, completed=load.received, total=load.stated)
+
+        yield show

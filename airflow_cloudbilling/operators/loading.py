@@ -53,6 +53,7 @@ class LoadOperator(Traced, BaseOperator):
     )
     operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
+    progress_seconds = _PROGRESS_SECONDS
     _vendor: BillingHook | None = None
 
     def __init__(
@@ -177,10 +178,14 @@ class LoadOperator(Traced, BaseOperator):
         began = told = time.monotonic()
         for item in items:
             load.add(item)
-            if time.monotonic() - told > _PROGRESS_SECONDS:
+            if time.monotonic() - told > self.progress_seconds:
                 told = time.monotonic()
-                self.log.info("%s, %.0f s", load.progress(), told - began)
+                self.progressed(load, told - began)
         self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
+
+    def progressed(self, load: Load, seconds: float) -> None:
+        """Say how far a load is, after every ``progress_seconds``."""
+        self.log.info("%s, %.0f s", load.progress(), seconds)
 
     def _ask(self, hook: BillingHook, kind: str, period: Period, account: str = "") -> Ask:
         if type(self.window_shift_days) is not int:

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,18 +52,25 @@ class _Head(NamedTuple):
     frozen: bool
 
 
-def preview_of(staging: Staging, conn_id: str, kind: str | None, period: str) -> tuple[list[Change], dict[str, int]]:
+def preview_of(
+    staging: Staging,
+    conn_id: str,
+    kind: str | None,
+    period: str,
+    make: Callable[..., StageInvoicesOperator] = StageInvoicesOperator,
+) -> tuple[list[Change], dict[str, int]]:
     """Return which invoices an import would change, and how many there are of each sort.
 
     :param staging: is only read.
     :param conn_id: of the vendor, which is asked.
+    :param make: makes the import, of its arguments.
     """
     with tempfile.TemporaryDirectory(prefix="cloudbilling-preview-") as folder:
         os.environ[f"AIRFLOW_CONN_{_OWN.upper()}"] = json.dumps(
             {"conn_type": "sqlite", "host": str(Path(folder, "preview.db"))}
         )
         try:
-            task = StageInvoicesOperator(
+            task = make(
                 task_id="preview", conn_id=conn_id, staging_conn_id=_OWN, kind=kind, period=period, keep_raw=False,
                 on_reject="quarantine", deferrable=False,
             )  # fmt: skip
