@@ -336,13 +336,18 @@ class Catalogue(AirflowPlugin):
     hook_lineage_readers = [HookLineageReader]
 """
 IMPORTING = """
-import json, sys
+import hashlib, io, json, sys
 from airflow.sdk.lineage import HookLineageReader
+from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 
 StageInvoicesOperator(
     task_id="stage", conn_id="twotcloud_default", staging_conn_id="erp_staging", kind="sales", period=sys.argv[1]
 ).execute({})
+sage, orders = SageConnectedCloudHook(), b"[]"
+sage.download_scope("Products").body.close()
+digest = hashlib.sha256(orders).hexdigest()
+sage.upload("Orders", io.BytesIO(orders), name="orders.json", size=len(orders), sha256=digest)
 found = HookLineageReader().retrieve_hook_lineage()
 print(json.dumps([[(one.asset.uri, one.asset.extra) for one in side] for side in (found.inputs, found.outputs)]))
 """
@@ -356,7 +361,11 @@ def test_a_catalogue_of_ones_own_gets_vendor_and_tables_by_hook_lineage(
     (plugins / "catalogue.py").write_text(PLUGIN)
     done = subprocess.run(
         [sys.executable, "-c", IMPORTING, vendor.months[-1]],
-        env={**os.environ, "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins)},
+        env={
+            **os.environ,
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(plugins),
+            "PYTHONPATH": os.pathsep.join(sys.path),  # where the store of keys is
+        },
         capture_output=True,
         text=True,
     )
@@ -365,9 +374,13 @@ def test_a_catalogue_of_ones_own_gets_vendor_and_tables_by_hook_lineage(
     invoices, lines = (sum(getattr(one, name) for one in truth) for name in ("invoices", "lines"))
     account = vendor.connections()["twotcloud_default"]["login"]
     assert json.loads(done.stdout.splitlines()[-1]) == [
-        [["cloudbilling://twotcloud_default/sales", {"account": account, "records": invoices}]],
+        [
+            ["cloudbilling://twotcloud_default/sales", {"account": account, "records": invoices}],
+            ["cloudbilling://sage_connected_cloud_default/scope/Products", {}],
+        ],
         [
             [f"sqlite:{staging}/cloudbilling_invoice", {"rows": invoices}],  # as Airflow writes sqlite://{staging}
             [f"sqlite:{staging}/cloudbilling_invoice_line", {"rows": lines}],
+            ["cloudbilling://sage_connected_cloud_default/scope/Orders", {}],
         ],
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk.log import mask_secret
 
@@ -19,6 +20,7 @@ from airflow_cloudbilling.errors import (
 )
 from airflow_cloudbilling.hooks.billing import BillingHook
 from airflow_cloudbilling.hooks.credential_store import open_store
+from airflow_cloudbilling.hooks.lineage import came_from, of_asset, went_to
 from airflow_cloudbilling.hooks.sage_initial_key import Announced, InitialKeys, prove
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.shared_key import NoStore
@@ -159,6 +161,7 @@ class SageConnectedCloudHook(BillingHook):
             if first.content is None:
                 opened.be_patient()  # what has begun is ended
                 self._put(uploaded, file, opened)
+        went_to(self, of_asset(f"cloudbilling://{self.conn_id}/scope/{quote(scope, safe='')}"))
         return uploaded
 
     def track(self, tracking_id: str, client: Client | None = None) -> Tracking:
@@ -191,6 +194,7 @@ class SageConnectedCloudHook(BillingHook):
 
     def download_scope(self, scope: str) -> Reply:
         """Return a scope's file, always the full data of the scope; the caller closes its ``body``, spooled to disk."""
+        came_from(self, f"scope/{quote(scope, safe='')}")
         return self._reply(self.sage.download(scope, self.settings))
 
     async def ascope_version(self, scope: str, client: Client, known: ScopeVersion | None = None) -> ScopeVersion:
