@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from importing import stage
-from real_airflow import RealAirflow, real_airflow, until
+from real_airflow import RealAirflow, Standalone, real_airflow, until
 from staged import Erp, open_staging
 
 from airflow_cloudbilling.model import Period
@@ -232,7 +232,7 @@ def test_a_figure_leads_to_the_run_that_imported_it(
     with Sandbox(months=2, invoices=3) as sandbox:
         for name, value in sandbox.environment().items():
             monkeypatch.setenv(name, value)
-        with real_airflow(home) as airflow:
+        with real_airflow(home, Standalone) as airflow:
             (airflow.dags / "imports.py").write_text(DAG_FILE.format(month=sandbox.months[-1]))
             airflow.ready()
             named = {"connection_id": "erp_staging", "conn_type": "sqlite", "host": erp.connection["host"]}
