@@ -39,7 +39,7 @@ MADE = {  # what tells a database from another, but for rows
     ),
 }
 THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
-EVERY_STEP = "CLOUDBILLING_TEST_EVERY_STEP" in os.environ  # each one on each server, where torture shares them out
+EVERY_STEP = "CLOUDBILLING_TEST_EVERY_STEP" in os.environ  # of a load on each server, where torture shares them out
 NAMED = [kind for kind, variable in SERVERS.items() if os.environ.get(variable)]
 
 
@@ -146,14 +146,14 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, (date, datetime)) else value
 
 
-def moments(erp: Erp, steps: int, few: int) -> list[int]:
-    """Return at which of so many steps to kill, the last always.
+def moments(erp: Erp, steps: int, few: int, *, shared: bool = False) -> list[int]:
+    """Return at which of so many steps to kill: all in ``make torture``, else one in so ``few``, and the last always.
 
-    ``make torture`` takes every one on SQLite; on PostgreSQL the odd and on MariaDB the even ones, unless the
-    environment asks for each on each. Elsewhere it is one in so ``few``.
+    :param shared: PostgreSQL takes the odd and MariaDB the even ones, unless the environment asks for each on each.
     """
-    first, stride = (1, 1) if erp.kind == "sqlite" or EVERY_STEP else (1 if erp.kind == "postgres" else 2, 2)
-    return [*(range(first, steps, stride) if THOROUGH else range(1, steps, few)), steps]
+    half = shared and THOROUGH and not EVERY_STEP and erp.kind != "sqlite"
+    stride = 2 if half else 1 if THOROUGH else few
+    return [*range(2 if half and erp.kind == "mysql" else 1, steps, stride), steps]
 
 
 def open_staging(erp: Erp) -> Staging:

@@ -105,7 +105,7 @@ def test_a_load_killed_at_any_step_leaves_no_half_slice_and_the_retry_ends_right
     steps = second_load(erp, OCTOBER._replace(account="whole"))
     new = dump(erp, with_load=False, account="whole")
     assert steps > 60
-    seen, chosen = set(), moments(erp, steps, few=4)
+    seen, chosen = set(), moments(erp, steps, few=4, shared=True)
     for kill_at in chosen:
         account, own = str(kill_at), OCTOBER._replace(account=str(kill_at))
         load(staging, invoices(BEFORE), own)
