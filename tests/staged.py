@@ -39,7 +39,7 @@ MADE = {  # what tells a database from another, but for rows
     ),
 }
 THOROUGH = "CLOUDBILLING_TEST_THOROUGH" in os.environ  # make torture
-EVERY_STEP = "CLOUDBILLING_TEST_EVERY_STEP" in os.environ  # of a load on each server, where torture shares them out
+EVERY_STEP = "CLOUDBILLING_TEST_EVERY_STEP" in os.environ  # of each server, where torture shares them out
 NAMED = [kind for kind, variable in SERVERS.items() if os.environ.get(variable)]
 
 
