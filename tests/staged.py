@@ -215,7 +215,7 @@ def dump(erp: Erp, *, with_load: bool = True, account: str | None = None) -> dic
     result, inspector = {}, inspect(erp.engine())
     for table in BUSINESS:
         names = [column["name"] for column in inspector.get_columns(f"cloudbilling_{table}")]
-        left_out = {"account"} if account else set()
+        left_out = {"search_text"} | ({"account"} if account else set())  # which is MariaDB's, and computed
         left_out |= set() if with_load else {"load_id", "source_sha256", "raw"}
         where = f"account = '{account}'" if account else "1 = 1"
         result[table] = rows(erp, table, ", ".join(n for n in names if n not in left_out), where)

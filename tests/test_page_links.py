@@ -35,7 +35,8 @@ def link_of(task_id: str, name: str) -> str:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    chosen = select(XComModel).where(XComModel.task_id == task_id, XComModel.key == f"_link_{name}")
+    own = XComModel.dag_id == "linked", XComModel.task_id == task_id, XComModel.key == f"_link_{name}"
+    chosen = select(XComModel).where(*own)
     with create_session() as session:
         (row,) = session.scalars(chosen).all()
         return str(XComModel.deserialize_value(row))
