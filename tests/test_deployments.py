@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,11 +84,24 @@ class Deployed(MonthClose):
 
     def close_month(self, month: str) -> None:
         """Wait for the close that the import has started, approve it, and wait for its end."""
-        (run_id,) = until(lambda: self.closes(month))
+        run_id = self.begun(month)
         assert f"**{month}**" in self.asked(run_id)
         self.answer(run_id, "Approve")
         assert self.ended("month_close", run_id) == "success", self.states(run_id)
         assert set(self.states(run_id).values()) == {"success"}
+
+    def begun(self, month: str) -> str:
+        """Return the run that closes a month, at the latest the one that the deadline starts.
+
+        On PostgreSQL, Airflow may count one of two assets that are told of in the same moment for nothing, and then
+        starts nothing by itself (apache/airflow#71070); the example has its second DAG for that.
+        """
+        with suppress(AssertionError):
+            (run_id,) = until(lambda: self.closes(month), 30)
+            return str(run_id)
+        deadline = self.airflow.run("month_close_deadline", month)
+        assert self.ended("month_close_deadline", deadline) == "success"
+        return f"deadline__{month}"
 
 
 @pytest.fixture(scope="module", params=DEPLOYMENTS)

@@ -290,6 +290,7 @@ with DAG("traced"):
 """
 
 
+@pytest.mark.processes
 def test_airflow_emits_events_of_operators_and_of_what_hooks_have_read(
     vendor: Any, staging: Path, dags_folder: Path, tmp_path: Path
 ) -> None:
