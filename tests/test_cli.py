@@ -16,6 +16,8 @@ import pytest
 from months import SEPTEMBER, bill, bills, stage
 from staged import Erp, ids, rows, statuses
 
+pytestmark = pytest.mark.each_database
+
 VENDOR = ("--conn-id", "twotcloud_default", "--kind", "sales")
 
 

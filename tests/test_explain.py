@@ -19,6 +19,8 @@ from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.retention import Retention
 
+pytestmark = pytest.mark.each_database
+
 STAGING = (Path(__file__).parents[1] / "docs" / "staging.md").read_text()
 
 

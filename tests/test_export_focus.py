@@ -26,6 +26,8 @@ from airflow_cloudbilling.staging.focus_rows import FocusColumn, FocusRows
 from airflow_cloudbilling.staging.reading import snapshot
 from airflow_cloudbilling.tabular import write_csv, write_parquet
 
+pytestmark = pytest.mark.each_database
+
 
 def export(folder: Path, **arguments: Any) -> dict[str, Any]:
     arguments = {"staging_conn_id": "erp_staging", "destination": str(folder), "period": "2026-10", **arguments}

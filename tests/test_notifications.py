@@ -14,6 +14,8 @@ from airflow_cloudbilling.notifications.findings import FindingsNotifier
 from airflow_cloudbilling.provider_info import get_provider_info
 from airflow_cloudbilling.staging.findings import accept
 
+pytestmark = pytest.mark.each_database
+
 FORMS = ("subject", "text", "slack", "html")
 
 

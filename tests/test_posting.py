@@ -14,6 +14,8 @@ from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.uploads_sending import sending
 
+pytestmark = pytest.mark.each_database
+
 
 @pytest.fixture
 def staging(erp: Erp) -> Staging:

@@ -16,6 +16,8 @@ from airflow_cloudbilling.reconcile.report import question, report, screen
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 
+pytestmark = pytest.mark.each_database
+
 SALES = OCTOBER._replace(kind="sales")
 
 

@@ -22,6 +22,8 @@ from airflow_cloudbilling.reconcile.approval import approve, reject
 from airflow_cloudbilling.staging.findings import accept, open_ones
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 
+pytestmark = pytest.mark.each_database
+
 LATER = datetime(2028, 11, 20, tzinfo=timezone.utc)
 NOVEMBER = OCTOBER._replace(period=Period.parse("2026-11"))
 
