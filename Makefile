@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui test test-airflow test-matrix torture fuzz bench bench-smoke bench-loader bench-pages bench-triggers bench-upload bench-limits audit package docs check clean
+.PHONY: help demo ui test test-servers test-airflow test-matrix torture fuzz bench bench-smoke bench-loader bench-pages bench-triggers bench-upload bench-limits audit package docs check clean
 .NOTPARALLEL:
 
 help: ## show this list
@@ -20,7 +20,10 @@ ui: $(READY) ## open Airflow's UI on 127.0.0.1 with the sandbox and the connecti
 	@$(PY) scripts/ui.py
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest --numprocesses auto
+	@$(PY) -m pytest --numprocesses auto --dist worksteal
+
+test-servers: $(READY) ## run on the database servers what make test runs on SQLite alone
+	@$(PY) -m pytest --numprocesses auto --dist worksteal -m servers
 
 torture: $(READY) ## run what takes long: kills, copies, faults, fuzzing, memory; figures go to benchmarks/results/torture.md
 	@CLOUDBILLING_TEST_THOROUGH=1 $(PY) -m pytest --numprocesses auto --dist worksteal -m "slow or thorough"

@@ -100,13 +100,18 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to ``make torture`` what takes long on a database server, and what is many tests on each of them."""
+    """Leave to targets of their own what takes long on a database server, and what is many tests on each of them.
+
+    What takes longest begins first, so that no core waits for another at the end.
+    """
     for item in items:
-        on_server = getattr(item, "callspec", None) and item.callspec.params.get("erp", "sqlite") != "sqlite"
-        if on_server and any(map(item.get_closest_marker, ("thorough", "each_database"))):
+        if not getattr(item, "callspec", None) or item.callspec.params.get("erp", "sqlite") == "sqlite":
+            continue
+        if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
-    if staged.THOROUGH:  # what takes longest begins first, so that no core waits for another at the end
-        items.sort(key=lambda item: item.path.name not in LONGEST)
+        elif item.get_closest_marker("each_database"):
+            item.add_marker(pytest.mark.servers)
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture

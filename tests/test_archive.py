@@ -38,6 +38,8 @@ from airflow_cloudbilling.source import Ask, Conversation, Reply, Request
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.loader import Load
 
+pytestmark = pytest.mark.each_database
+
 BODY = b'{"Invoices": []}' * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()
 ASKED = Request("GET", "/v2/invoices")

@@ -26,6 +26,8 @@ from airflow_cloudbilling.errors import MalformedReplyError, RemovalError, Unava
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.each_database
+
 KINDS = ("purchase", "sales", "consolidated")
 
 

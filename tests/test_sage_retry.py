@@ -21,6 +21,8 @@ from airflow_cloudbilling.sandbox.vendor import Answer, Incoming
 from airflow_cloudbilling.staging.uploads import Uploads
 from airflow_cloudbilling.staging.uploads_results import Results
 
+pytestmark = pytest.mark.each_database
+
 POST = "/api/files/Orders"
 NOVEMBER = SALES._replace(period=Period.parse("2026-11"))
 

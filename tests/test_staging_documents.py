@@ -14,6 +14,8 @@ from airflow_cloudbilling.staging.loader import Loaded, Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.temporary import BATCH_ROWS
 
+pytestmark = pytest.mark.each_database
+
 NOVEMBER = of("2026-10-15/2026-11-15")
 
 

@@ -21,6 +21,8 @@ from airflow_cloudbilling.staging.uploads_results import Ended, Results
 from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 from airflow_cloudbilling.staging.uploads_sending import is_sending, sending
 
+pytestmark = pytest.mark.each_database
+
 SALES = OCTOBER._replace(kind="sales")
 TASK = Run("dag", "upload", "run-1", -1, 1)
 

@@ -17,6 +17,8 @@ from staged import Erp, rows, statuses
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.each_database
+
 PAGES = 60
 LIMIT, WINDOW = 20, 1.0
 
