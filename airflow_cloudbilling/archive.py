@@ -4,8 +4,8 @@
 a vendor's text. A body of a source that names ``dropped_fields`` is kept without them, under the hash of what is kept;
 ``<sha256 as received>.cleaned`` beside it says which that is.
 
-An object appears whole or not at all (:mod:`airflow_cloudbilling.objects`). Where a store cannot, the size at the
-end of the compressed file tells a torn object, which is then written anew.
+An object appears whole or not at all (:mod:`airflow_cloudbilling.object_storage`). Where a store cannot, the size
+at the end of the compressed file tells a torn object, which is then written anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from typing import IO, Any, cast
 
 from airflow_cloudbilling.errors import ArchiveError, MalformedReplyError
-from airflow_cloudbilling.objects import BLOCK, Place, in_words
+from airflow_cloudbilling.object_storage import BLOCK, Place, in_words
 from airflow_cloudbilling.parse.json_cut import without_fields
 from airflow_cloudbilling.source import Reply
 
@@ -198,7 +198,7 @@ class _Checked(io.RawIOBase):
             data = self._packed.read(len(buffer))
         except _DAMAGE as error:
             raise ArchiveError(f"{self._uri} is damaged ({in_words(error)}); restore it from a backup.") from error
-        except Exception as error:  # as above
+        except Exception as error:  # whatever a store's own library raises
             raise ArchiveError(f"{self._uri} cannot be read ({in_words(error)}).") from error
         self._hash.update(data)
         if not data and self._hash.hexdigest() != self._sha256:

@@ -6,9 +6,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.model import Document, Invoice, Invoices, Period, Portion
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.source import Ahead, Ask, Conversation, Item, Reply, Request, Source
+from airflow_cloudbilling.source import Ahead, Ask, Conversation, Reply, Request, Source
 
 EXPECTATIONS = ("any", "all")
 

@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from airflow_cloudbilling.connection_fields import CHECKS, COMMON_FIELDS, PASTED, Field, has_control_characters
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.fields import CHECKS, COMMON_FIELDS, PASTED, Field, has_control_characters
 from airflow_cloudbilling.urls import base_url, is_loopback
 
 if TYPE_CHECKING:

@@ -1,30 +1,19 @@
 """What a vendor is, without I/O: requests, replies, verdicts, and the base class of every source.
 
 A *conversation* is a generator that does no I/O. It yields a :class:`Request` and is sent the :class:`Reply`; whatever
-else it yields (lines, invoices, rejects …) is what it found. The client drives it, synchronously or not.
+else it yields is what it found (:mod:`airflow_cloudbilling.found`). The client drives it, synchronously or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow_cloudbilling.content import Content
 from airflow_cloudbilling.errors import ConfigurationError, VendorError
-from airflow_cloudbilling.model import (
-    Document,
-    Finding,
-    Invoice,
-    InvoiceLine,
-    Invoices,
-    Notice,
-    Outside,
-    Period,
-    Portion,
-    Reject,
-    Stated,
-)
+from airflow_cloudbilling.found import Item
+from airflow_cloudbilling.model import Period, Portion
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.settings import Field, Settings
@@ -137,15 +126,6 @@ class Ahead(NamedTuple):
     requests: Iterable[Request]
 
 
-class Record(NamedTuple):
-    """One record of a vendor's resource as it is, for users of the API rather than for staging.
-
-    :param value: JSON's value, numbers with a fraction or an exponent as ``Decimal``; without ``dropped_fields``.
-    """
-
-    value: Any
-
-
 class Endpoint(NamedTuple):
     """One endpoint that the vendor's document names, and how users reach it.
 
@@ -159,32 +139,7 @@ class Endpoint(NamedTuple):
     operator: str
 
 
-Item = (
-    InvoiceLine
-    | list[InvoiceLine]
-    | Invoice
-    | Invoices
-    | Reject
-    | Outside
-    | Stated
-    | Notice
-    | Document
-    | Finding
-    | Portion
-    | Record
-)
 Conversation = Generator[Request | Ahead | Item, Reply | None, None]
-
-
-def singly(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield each item by itself; conversations yield lines, or whole invoices, some hundred at a time."""
-    for item in items:
-        if isinstance(item, list):
-            yield from item
-        elif isinstance(item, Invoices):
-            yield from singly(item.singly())
-        else:
-            yield item
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +244,7 @@ class Source:
         return self.invoices(ask, settings)
 
     def list_records(self, resource: str, params: Mapping[str, str], settings: Settings) -> Conversation:
-        """Return the conversation that yields every :class:`Record` of a resource."""
+        """Return the conversation that yields every :class:`~airflow_cloudbilling.found.Record` of a resource."""
         raise self._lacks("list", resource, settings)
 
     def get_record(self, resource: str, record_id: str, params: Mapping[str, str], settings: Settings) -> Conversation:
@@ -317,6 +272,3 @@ class Source:
         return ConfigurationError(
             f"{self.title} has no resource {resource!r} to {action}{has}.", conn_id=settings.conn_id, field="resource"
         )
-
-
-Clock = Callable[[], float]

@@ -16,7 +16,6 @@ from airflow_cloudbilling.exact import canonical
 _BATCH = 10_000  # rows of one row group
 _PART = 500  # rows of a CSV file that are held at once
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # a spreadsheet takes a text that begins so for a formula
-FORMATS = ("csv", "parquet")
 
 
 class Column(Protocol):

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.sandbox import Sandbox
-from airflow_cloudbilling.sandbox.data import Bill, Repeated, Subscription
+from airflow_cloudbilling.sandbox.bills import Bill, Repeated, Subscription
 from airflow_cloudbilling.sandbox.orange import BASE
 from airflow_cloudbilling.sandbox.orange_books import vat
 from airflow_cloudbilling.sandbox.orange_einvoices import cii, number_of, ubl

@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from itertools import islice
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.sandbox import cloudonex_records, store365_records
+from airflow_cloudbilling.sandbox.bills import Bill, Charge
 from airflow_cloudbilling.sandbox.books import Books, InvoiceTruth
 from airflow_cloudbilling.sandbox.cloudonex import CloudOnex
-from airflow_cloudbilling.sandbox.data import Bill, Charge
 from airflow_cloudbilling.sandbox.orange_books import OrangeBooks, OrangeReseller
 from airflow_cloudbilling.sandbox.render import to_json
 from airflow_cloudbilling.sandbox.store365 import Store365
@@ -34,7 +35,7 @@ class FiveLines:
     def bill(self, kind: str, month: Period, index: int) -> Bill:
         """Return one invoice of a month."""
         found = super().bill(kind, month, self._long(kind, month, index))  # type: ignore[misc]
-        kept = {charge.line for charge in _charges(found)[:LINES]}
+        kept = {charge.line for charge in islice(found.charges, LINES)}
         own = self.invoice_id(kind, month, index)  # type: ignore[attr-defined]
         return found.with_charges(lambda charge: charge if charge.line in kept else None, invoice_id=own)
 
@@ -43,7 +44,7 @@ class FiveLines:
         known: list[int] = self.__dict__.setdefault("_known", [])
         index = known[-1] + 1 if known else 0
         while len(known) <= nth:
-            if len(_charges(super().bill(kind, month, index))) >= LINES:  # type: ignore[misc]
+            if len([*super().bill(kind, month, index).charges]) >= LINES:  # type: ignore[misc]
                 known.append(index)
             index += 1
         return known[nth]
@@ -112,7 +113,7 @@ class Month:
         """Return an invoice as it must be staged; ``sign`` turns it into what the vendor states."""
         stated = self.vendor == "store365" or one.bill.totals_stated
         names = [customer for customer, _ in _sold(one.bill)] if self.vendor == "store365" else [None] * LINES
-        texts = [_description(charge, self.vendor) for charge in _charges(one.bill)]
+        texts = [_description(charge, self.vendor) for charge in one.bill.charges]
         return {
             "sign": one.sign,
             "stated": stated,
@@ -142,10 +143,6 @@ class Month:
             return "".join(store365_records.as_json(said, texts)).encode()
         meta = {"current_page": number, "total_pages": self.pages, "total_records": self.invoices}
         return f'{{"success":true,"data":[{",".join(texts)}],"meta":{json.dumps(meta)},"message":""}}'.encode()
-
-
-def _charges(bill: Bill) -> list[Charge]:
-    return [charge for subscription in bill.subscriptions for charge in subscription.charges]
 
 
 def _sold(bill: Bill) -> Iterator[tuple[str, Charge]]:

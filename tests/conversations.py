@@ -10,9 +10,10 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from airflow_cloudbilling.found import Item, singly
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Ahead, Ask, Item, Reply, Request, Source, singly
+from airflow_cloudbilling.source import Ahead, Ask, Reply, Request, Source
 from airflow_cloudbilling.sources import SOURCES
 
 DATA = Path(__file__).parent / "data"

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from tiny import Answer, Tiny, TinyTokens, pages, serving, tiny_settings, token_settings
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import RefusedError, UnavailableError, WaitError
+from airflow_cloudbilling.found import Item
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Notice
-from airflow_cloudbilling.source import Ahead, Conversation, Item, Request
+from airflow_cloudbilling.source import Ahead, Conversation, Request
 
 Collect = Callable[[Client, Conversation], "list[Item]"]
 

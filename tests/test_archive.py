@@ -26,8 +26,8 @@ from test_staging_kill import ended_by, in_child
 from tiny import Answer, Tiny, serving, tiny_settings
 
 from airflow_cloudbilling.archive import Archive
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import ArchiveError, ConfigurationError, MalformedReplyError, WaitError
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.replay import request_key

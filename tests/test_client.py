@@ -28,7 +28,6 @@ import pytest
 from certificates import Authority
 from tiny import KEY, Answer, Tiny, pages, serving, tiny_settings
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import (
     ConfigurationError,
     InDoubtError,
@@ -37,6 +36,7 @@ from airflow_cloudbilling.errors import (
     UnavailableError,
     WaitError,
 )
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Notice, Period
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Ask, Conversation, Reply, Request, Verdict
@@ -469,7 +469,7 @@ def test_ctrl_c_and_a_signal_handler_that_aborts_end_a_waiting_process(number: i
     program = """
         import signal, sys
         from tiny import Tiny, tiny_settings
-        from airflow_cloudbilling.client import Client
+        from airflow_cloudbilling.http.client import Client
         from airflow_cloudbilling.source import Request
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         with Client(Tiny(), tiny_settings(sys.argv[1])) as client:

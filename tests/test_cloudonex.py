@@ -19,8 +19,6 @@ import msgspec
 import pytest
 from conversations import PASSWORD, reply_to, settings_of
 
-from airflow_cloudbilling.client import Client
-from airflow_cloudbilling.drivers import drive
 from airflow_cloudbilling.errors import (
     ConfigurationError,
     InDoubtError,
@@ -28,10 +26,13 @@ from airflow_cloudbilling.errors import (
     RefusedError,
     WaitError,
 )
+from airflow_cloudbilling.found import Item, Record, singly
+from airflow_cloudbilling.http.client import Client
+from airflow_cloudbilling.http.drivers import drive
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Outside, Period, Reject, Stated
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Again, Ask, Conversation, Item, Ok, Record, Refused, Reply, Request, singly
+from airflow_cloudbilling.source import Again, Ask, Conversation, Ok, Refused, Reply, Request
 from airflow_cloudbilling.sources.cloudonex import CloudOnex
 from airflow_cloudbilling.sources.cloudonex_pages import DROPPED, RESOURCES
 from airflow_cloudbilling.urls import target

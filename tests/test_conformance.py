@@ -19,10 +19,11 @@ import pytest
 from conversations import DATA, PASSWORD, Case, cases, settings_of
 from parsers import AMOUNT, DAY, texts
 
-from airflow_cloudbilling.drivers import adrive, drive
 from airflow_cloudbilling.errors import MalformedReplyError
+from airflow_cloudbilling.found import Item, singly
+from airflow_cloudbilling.http.drivers import adrive, drive
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Period, Stated
-from airflow_cloudbilling.source import Ask, Item, Reply, Request, singly
+from airflow_cloudbilling.source import Ask, Reply, Request
 from airflow_cloudbilling.sources import SOURCES
 
 UPDATE = os.environ.get("CLOUDBILLING_UPDATE_GOLDENS") == "1"

@@ -15,11 +15,11 @@ import pytest
 from forked import forked
 from tiny import Answer, FileStore, TinyTokens, TokenVendor, serving, token_settings
 
-from airflow_cloudbilling import shared_token
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import RefusedError, WaitError
+from airflow_cloudbilling.http import shared_token
+from airflow_cloudbilling.http.client import Client
+from airflow_cloudbilling.http.shared_token import Store
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_token import Store
 from airflow_cloudbilling.source import Request
 
 GET = Request("GET", "x")
@@ -35,7 +35,7 @@ TASK = """
     from contextlib import suppress
     from pathlib import Path
     from tiny import FileStore, TinyTokens, token_settings
-    from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.errors import UnavailableError
     from airflow_cloudbilling.source import Request
 

@@ -16,7 +16,6 @@ from urllib.parse import quote
 import pytest
 from tiny import KEY, Answer, TinyTokens, TokenVendor, pages, serving, token_settings
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import (
     ConfigurationError,
     MalformedReplyError,
@@ -24,6 +23,7 @@ from airflow_cloudbilling.errors import (
     UnavailableError,
     WaitError,
 )
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Request
 

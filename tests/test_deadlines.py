@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_cloudbilling.deadlines import within
+from airflow_cloudbilling.http.deadlines import within
 
 
 async def slow(seconds: float, answer: str = "done") -> str:

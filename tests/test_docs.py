@@ -20,7 +20,7 @@ import pytest
 from documentation import DOCS, PAGES, ROOT, Block, anchors, blocks, links, rows, text_of
 from importing import stage
 
-from airflow_cloudbilling.fields import COMMON_FIELDS, Field
+from airflow_cloudbilling.connection_fields import COMMON_FIELDS, Field
 from airflow_cloudbilling.provider_info import get_provider_info
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sources import SOURCES

@@ -18,12 +18,13 @@ from proxy import Break, Proxy
 from test_client import fetch
 from tiny import Answer, serving
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import CloudBillingError, UnavailableError, VendorError
+from airflow_cloudbilling.found import Item, singly
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Finding, Period, Reject
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Ask, Item, singly
+from airflow_cloudbilling.source import Ask
 from airflow_cloudbilling.sources import SOURCES
 
 Record = Callable[[str, object], None]

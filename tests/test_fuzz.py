@@ -22,8 +22,8 @@ from parsers import E_INVOICES, ODD, REPORTS, TARGETS, in_words, outcome, read_i
 from planted import forms
 from tiny import tiny_settings
 
-from airflow_cloudbilling import transport
 from airflow_cloudbilling.errors import RefusedError
+from airflow_cloudbilling.http import transport
 from airflow_cloudbilling.parse import Unreadable, amount, clean, day, text
 from airflow_cloudbilling.parse.files import safe_name
 from airflow_cloudbilling.parse.json_cut import without_fields

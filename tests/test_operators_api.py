@@ -18,11 +18,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from tiny import KEY, Answer, Server, Tiny, serving
 
 from airflow_cloudbilling.errors import ArchiveError, MalformedReplyError, UnavailableError
+from airflow_cloudbilling.found import Record
 from airflow_cloudbilling.operators import api
 from airflow_cloudbilling.parse.record_lists import Records
 from airflow_cloudbilling.parse.records import read_value
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.source import Conversation, Record, Request
+from airflow_cloudbilling.source import Conversation, Request
 from airflow_cloudbilling.sources import SOURCES
 
 PDF = b"%PDF-1.7 " + b"x" * 3_000_000

@@ -13,21 +13,10 @@ import pytest
 from conversations import LOGIN, PASSWORD, reply_to, settings_of
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.found import Item, Record
 from airflow_cloudbilling.model import Document, Finding, Invoice, Notice, Outside, Period, Portion, Reject
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.source import (
-    Again,
-    Ahead,
-    Ask,
-    Conversation,
-    Item,
-    Ok,
-    Record,
-    Refused,
-    Renew,
-    Reply,
-    Request,
-)
+from airflow_cloudbilling.source import Again, Ahead, Ask, Conversation, Ok, Refused, Renew, Reply, Request
 from airflow_cloudbilling.sources.orange import OrangeCloudStore
 
 SOURCE = OrangeCloudStore()

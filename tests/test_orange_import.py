@@ -12,14 +12,15 @@ import pytest
 from importing import connect, stage
 from staged import Erp, rows
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import InDoubtError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.found import Item, Record, singly
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Document, Finding, Invoice, InvoiceLine, Outside, Period, Portion, Reject
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.sandbox.books import Truth
 from airflow_cloudbilling.sandbox.orange import Orange
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Ask, Conversation, Item, Record, singly
+from airflow_cloudbilling.source import Ask, Conversation
 from airflow_cloudbilling.sources.orange import OrangeCloudStore
 
 SOURCE = OrangeCloudStore()

@@ -40,6 +40,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(built):
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_map_of_the_package_names_every_room_of_it():
+    own = [
+        one
+        for one in (ROOT / "airflow_cloudbilling").iterdir()
+        if one.suffix == ".py" or (one / "__init__.py").exists()
+    ]
+    assert set(re.findall(r"``(\w+)``", airflow_cloudbilling.__doc__ or "")) == {one.stem for one in own} - {"__init__"}
+
+
 def test_the_same_source_gives_the_same_wheel_byte_for_byte(built, tmp_path):
     kept = ("airflow_cloudbilling", "pyproject.toml", "README.md", "LICENSE", ".gitignore")
     for name in kept:  # elsewhere and of another time; the first one was built from the source archive

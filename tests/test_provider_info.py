@@ -17,7 +17,7 @@ from airflow._shared.secrets_masker import DEFAULT_SENSITIVE_FIELDS
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
 import airflow_cloudbilling
-from airflow_cloudbilling.fields import COMMON_FIELDS
+from airflow_cloudbilling.connection_fields import COMMON_FIELDS
 from airflow_cloudbilling.provider_info import get_provider_info
 from airflow_cloudbilling.sources import SOURCES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_cloudbilling.rate_limit import budget, reset_after
+from airflow_cloudbilling.sources.rate_limit import budget, reset_after
 
 NOW = 1_792_195_200.0  # Sat, 17 Oct 2026 00:00:00 GMT
 DATE = {"date": "Sat, 17 Oct 2026 00:00:00 GMT"}

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.run_period import choose_period
+from airflow_cloudbilling.operators.run_period import choose_period
 
 NOWHERE = (None, None)
 

@@ -123,7 +123,7 @@ def test_a_key_may_be_announced_as_the_plain_text_of_a_variable(
 
 TASK = """
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
-    import airflow_cloudbilling.client
+    import airflow_cloudbilling.http.client
 
     def task():
         SageConnectedCloudHook().download_scope("Products").body.close()

@@ -20,8 +20,6 @@ from forked import forked
 from sages import CONN_ID, connect, upload
 from tiny import FileStore
 
-from airflow_cloudbilling import credentials, shared_token
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import (
     ConfigurationError,
     ExpiredKeyError,
@@ -30,6 +28,8 @@ from airflow_cloudbilling.errors import (
     UnavailableError,
 )
 from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+from airflow_cloudbilling.http import credentials, shared_token
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.sandbox.vendor import Answer
@@ -268,7 +268,7 @@ TASK = """
     import os, signal
     from tiny import FileStore
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
-    import airflow_cloudbilling.client
+    import airflow_cloudbilling.http.client
 
     class Last(FileStore):
         def write(self, conn_id, text):
@@ -281,7 +281,7 @@ TASK = """
         if not last:
             hook.track(tracking_id)
             return
-        with airflow_cloudbilling.client.Client(hook.source, hook.settings, store=Last()) as client:
+        with airflow_cloudbilling.http.client.Client(hook.source, hook.settings, store=Last()) as client:
             hook.track(tracking_id, client)
 """
 

@@ -13,12 +13,13 @@ import pytest
 from conversations import PASSWORD, reply_to, settings_of
 from importing import connect, stage
 
-from airflow_cloudbilling.client import Client
 from airflow_cloudbilling.errors import ConfigurationError, IncompleteError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.found import Item, Record, singly
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Outside, Period, Stated
 from airflow_cloudbilling.sandbox import Sandbox
 from airflow_cloudbilling.settings import Settings, settings_from
-from airflow_cloudbilling.source import Again, Ahead, Ask, Item, Ok, Record, Refused, Renew, Reply, Request, singly
+from airflow_cloudbilling.source import Again, Ahead, Ask, Ok, Refused, Renew, Reply, Request
 from airflow_cloudbilling.sources.store365 import Store365
 
 SOURCE = Store365()

@@ -16,7 +16,7 @@ from importing import connect, expected_sums, stage, staged_sums
 from staged import Erp, dump
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.run_period import choose_period
+from airflow_cloudbilling.operators.run_period import choose_period
 from airflow_cloudbilling.sandbox.server import Sandbox
 
 VENDORS = {"twotcloud": "purchase", "orange_cloudstore": "purchase", "cloudonex": "sales", "store365": "purchase"}

@@ -13,9 +13,10 @@ import pytest
 from conversations import LOGIN, PASSWORD, reply_to, settings_of
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.found import Item, singly
 from airflow_cloudbilling.hooks.twotcloud import TwoTCloudHook
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Notice, Period, Reject
-from airflow_cloudbilling.source import Again, Ask, Item, Ok, Refused, Request, singly
+from airflow_cloudbilling.source import Again, Ask, Ok, Refused, Request
 from airflow_cloudbilling.sources.twotcloud import TwoTCloud
 
 SOURCE = TwoTCloud()

@@ -26,7 +26,7 @@ DAG_FILE = """
 from airflow.sdk import DAG, task
 from airflow.sdk.log import mask_secret, redact
 from tiny import TinyTokens, token_settings
-from airflow_cloudbilling.client import Client
+from airflow_cloudbilling.http.client import Client
 from airflow_cloudbilling.hooks.credential_store import open_store
 from airflow_cloudbilling.source import Request
 
@@ -115,7 +115,7 @@ def test_a_variable_of_the_environment_that_hides_it_is_named(
 
 HOOK_TASK = """
     from airflow_cloudbilling.hooks.billing import BillingHook
-    import airflow_cloudbilling.client, airflow_cloudbilling.hooks.credential_store
+    import airflow_cloudbilling.http.client, airflow_cloudbilling.hooks.credential_store
 
     def task():
         assert list(BillingHook("orange_cloudstore_default").list_records("contracts"))

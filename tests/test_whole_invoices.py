@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from airflow_cloudbilling.found import singly
 from airflow_cloudbilling.model import Invoice, InvoiceLine, Invoices, Period, Reject
 from airflow_cloudbilling.parse import InvoiceReader, Malformed, read
 from airflow_cloudbilling.parse.json_whole import LARGEST
-from airflow_cloudbilling.source import singly
 from airflow_cloudbilling.sources.store365_names import NAMES, SHAPE
 
 OCTOBER = Period.parse("2026-10")

@@ -9,7 +9,7 @@ from airflow.cli.cli_config import ARG_VERBOSE, ActionCommand, Arg, CLICommand, 
 
 
 def _arg(name: str, words: str, **options: Any) -> Arg:
-    return Arg((name,), help=words, **options)  # type: ignore[no-untyped-call]
+    return Arg((name,), help=words, **options)
 
 
 _JSON = _arg("--json", "print JSON, money as text", action="store_true")

@@ -14,19 +14,20 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from airflow_cloudbilling.errors import CloudBillingError
+from airflow_cloudbilling.found import Item, Record, singly
 from airflow_cloudbilling.hooks.lineage import came_from
 from airflow_cloudbilling.hooks.metrics import count_requests
 from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.redaction import forgetting
 from airflow_cloudbilling.settings import Settings, check_conn_type, settings_from
-from airflow_cloudbilling.source import Ask, Conversation, Item, Record, Reply, Source, singly
+from airflow_cloudbilling.source import Ask, Conversation, Reply, Source
 from airflow_cloudbilling.sources import SOURCES
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_cloudbilling.client import Client, OnExchange
-    from airflow_cloudbilling.shared_token import Store
+    from airflow_cloudbilling.http.client import Client, OnExchange
+    from airflow_cloudbilling.http.shared_token import Store
 
 _TEST_SECONDS = 20.0  # the form's Test button waits for the answer
 
@@ -84,7 +85,7 @@ class BillingHook(BaseHook):
         :param defer_after: a wait of more seconds raises ``WaitError`` instead of being slept.
         :param keeps_tokens: whether access tokens that it fetches are kept for other tasks; a triggerer's are not.
         """
-        from airflow_cloudbilling.client import Client
+        from airflow_cloudbilling.http.client import Client
 
         source, settings, store = self.source, self.settings, self._open_store(writable=keeps_tokens)
         return Client(
@@ -170,7 +171,7 @@ class BillingHook(BaseHook):
         """Send one harmless request and say in words whether it went well, and if not, what to do."""
         try:
             settings = self._for_test(self.settings)
-            from airflow_cloudbilling.client import Client
+            from airflow_cloudbilling.http.client import Client
 
             store = self._open_store(writable=False) if self.source.rotates else None  # tokens are to be fetched here
             with Client(self.source, settings, store=store, learn=mask_secret) as client:

@@ -14,8 +14,8 @@ from airflow.sdk import Variable
 from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.shared_key import INITIAL_SUFFIX, NoStore
-from airflow_cloudbilling.shared_token import Store
+from airflow_cloudbilling.http.shared_key import INITIAL_SUFFIX, NoStore
+from airflow_cloudbilling.http.shared_token import Store
 
 KEY_PREFIX = "cloudbilling_api_key__"
 DEFAULT = "airflow_cloudbilling.hooks.credential_store.VariableStore"

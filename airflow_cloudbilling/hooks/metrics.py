@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.configuration import conf
 
 if TYPE_CHECKING:
+    from airflow_cloudbilling.http.transport import Counters
     from airflow_cloudbilling.staging.results import Loaded
-    from airflow_cloudbilling.transport import Counters
 
 _PREFIX = "cloudbilling"
 

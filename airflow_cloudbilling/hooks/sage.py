@@ -22,8 +22,8 @@ from airflow_cloudbilling.hooks.billing import BillingHook
 from airflow_cloudbilling.hooks.credential_store import open_store
 from airflow_cloudbilling.hooks.lineage import came_from, of_asset, went_to
 from airflow_cloudbilling.hooks.sage_initial_key import Announced, InitialKeys, prove
+from airflow_cloudbilling.http.shared_key import NoStore
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_key import NoStore
 from airflow_cloudbilling.source import Reply, Request
 from airflow_cloudbilling.sources import sage_answers
 from airflow_cloudbilling.sources.sage import SageConnectedCloud, put_request, result_request
@@ -34,7 +34,7 @@ from airflow_cloudbilling.urls import signatures, target
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from airflow_cloudbilling.client import Client, OnExchange
+    from airflow_cloudbilling.http.client import Client, OnExchange
 
 __all__ = ["Passcode", "SageConnectedCloudHook", "ScopeVersion", "Tracking", "Uploaded"]
 _NOT_OURS = (400, 401, 403)  # what Sage may answer to a key and a secret that do not belong together

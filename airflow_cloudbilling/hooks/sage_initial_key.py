@@ -17,9 +17,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import CloudBillingError, UnavailableError
+from airflow_cloudbilling.http.shared_key import INITIAL_SUFFIX, LEASE_SUFFIX
+from airflow_cloudbilling.http.shared_token import Store
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_key import INITIAL_SUFFIX, LEASE_SUFFIX
-from airflow_cloudbilling.shared_token import Store
 from airflow_cloudbilling.sources.sage import SageConnectedCloud
 
 _ANNOUNCED_SUFFIX = "__announced"
@@ -132,7 +132,7 @@ def prove(source: SageConnectedCloud, trial: Settings) -> str:
     :raises RefusedError: when Sage does not take the two together.
     :raises VendorError: when Sage gives no answer of use.
     """
-    from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.http.client import Client
 
     source.check_rotation(trial)
     request = source.credential_request(trial)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.hooks.billing import BillingHook
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.source import Ask, Item
+from airflow_cloudbilling.source import Ask
 
 
 class TwoTCloudHook(BillingHook):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.arguments import given, period_of
 from airflow_cloudbilling.operators.page_link import address_of, staging_of
 
 if TYPE_CHECKING:

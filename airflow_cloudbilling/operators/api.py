@@ -23,8 +23,9 @@ from airflow_cloudbilling.errors import (
     RefusedError,
     UnavailableError,
 )
-from airflow_cloudbilling.operators.asking import FOLDER, given, needed
+from airflow_cloudbilling.operators.arguments import FOLDER, given, needed
 from airflow_cloudbilling.operators.failing import failing_for_good
+from airflow_cloudbilling.operators.files import keeping
 from airflow_cloudbilling.parse.files import HTML, disposition_name, safe_name, sniff
 from airflow_cloudbilling.parse.records import json_text
 
@@ -114,20 +115,17 @@ class ListRecordsOperator(ApiOperator):
         return collected
 
     def _write(self, records: Iterator[Any], destination: str) -> dict[str, Any]:
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
 
         if destination.endswith("/"):
             raise ConfigurationError(f"{destination!r} is a folder; name a file in it.", field="destination")
         place = Place(destination, "destination")
-        count, size, digest = 0, 0, hashlib.sha256()
-        with place.failing("cannot be written", place.root), place.writing(place.root) as file:
-            for record in records:
-                line = f"{json_text(record)}\n".encode()
-                file.write(line)
-                digest.update(line)
-                count, size = count + 1, size + len(line)
-        self.log.info("%s records, %s bytes, are in %s.", count, size, place.address())
-        return {"uri": place.address(), "records": count, "bytes": size, "sha256": digest.hexdigest()}
+        count = 0
+        with keeping(place) as file:
+            for count, record in enumerate(records, 1):  # noqa: B007 - how many there were is told afterwards
+                file.write(f"{json_text(record)}\n".encode())
+        self.log.info("%s records, %s bytes, are in %s.", count, file.bytes, place.address())
+        return {"uri": place.address(), "records": count, "bytes": file.bytes, "sha256": file.sha256}
 
 
 class RecordOperator(ApiOperator):
@@ -252,7 +250,7 @@ class DownloadFileOperator(RecordOperator):
 
     def call(self, hook: BillingHook, context: Context) -> dict[str, Any]:
         """Download the file; memory does not grow with its size."""
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
 
         place = Place(needed(self.destination, "destination", FOLDER), "destination")
         reply = hook.download(self.resource, self.key, _texts(self.query))

@@ -13,7 +13,7 @@ from airflow_cloudbilling.operators.files import keeping
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.einvoicing.defaults import Defaults
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
     from airflow_cloudbilling.staging.invoices import StagedInvoices
     from airflow_cloudbilling.staging.posting import InvoiceKey
 

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.hooks.lineage import of_file
-from airflow_cloudbilling.operators.asking import FOLDER, given, keys_of, needed, period_of
+from airflow_cloudbilling.operators.arguments import FOLDER, given, keys_of, needed, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
@@ -20,7 +20,7 @@ from airflow_cloudbilling.tabular import write_csv, writer
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
     from airflow_cloudbilling.operators.einvoices import InvoiceFiles
     from airflow_cloudbilling.staging.focus_rows import FocusRows
     from airflow_cloudbilling.staging.invoices import StagedInvoices
@@ -84,7 +84,7 @@ class ExportFocusOperator(Traced, BaseOperator):
         :returns: ``{period, kind, format, datasets: {name: {uri, rows, bytes, sha256}}, totals: {currency: text},
             without_currency}``: what is due, and how many invoices name no currency.
         """
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.staging.focus_rows import FocusRows, texts
         from airflow_cloudbilling.staging.reading import snapshot
@@ -195,7 +195,7 @@ class ExportInvoiceOperator(Traced, BaseOperator):
             bytes, sha256}}``; an invoice is incomplete when something is missing, assumed or does not add up.
         """
         from airflow_cloudbilling.einvoicing.defaults import Defaults
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
         from airflow_cloudbilling.operators.database import open_staging
         from airflow_cloudbilling.operators.einvoices import InvoiceFiles
         from airflow_cloudbilling.staging.invoices import StagedInvoices

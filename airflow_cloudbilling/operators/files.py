@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
 
 
 class KeptFile:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cloudbilling.archive import Archive
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.staging.loader import Load, Loaded
 
 

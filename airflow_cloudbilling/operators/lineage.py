@@ -87,7 +87,7 @@ class Traced:
 
     def staged(self, *names: str) -> list[Dataset]:
         """Return staging tables, by their names without the prefix."""
-        from airflow_cloudbilling.operators.asking import given
+        from airflow_cloudbilling.operators.arguments import given
         from airflow_cloudbilling.operators.database import database_of
         from airflow_cloudbilling.staging.tables import tables
 

@@ -12,16 +12,17 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.assets import SCHEME, invoice_asset
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.hooks.lineage import Dataset, came_from, of_asset, of_vendor, went_to
 from airflow_cloudbilling.hooks.metrics import count_load
 from airflow_cloudbilling.model import Period, Slice
-from airflow_cloudbilling.operators.asking import document_types_of, given, kind_of, period_of
+from airflow_cloudbilling.operators.arguments import document_types_of, given, kind_of, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
+from airflow_cloudbilling.operators.run_period import Chosen
 from airflow_cloudbilling.operators.summary import result_of, summary_line
-from airflow_cloudbilling.run_period import Chosen
-from airflow_cloudbilling.source import Ask, Item
+from airflow_cloudbilling.source import Ask
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -203,7 +204,7 @@ class LoadOperator(Traced, BaseOperator):
 
     def _vendor_params(self) -> dict[str, str]:
         """Return the task's own params: Airflow merges the DAG's into them, and those are not the vendor's business."""
-        inherited = self.dag.params if self.has_dag() else {}  # type: ignore[no-untyped-call]
+        inherited = self.dag.params if self.has_dag() else {}  # type: ignore[no-untyped-call] # Airflow has no types here
         return {name: str(value) for name, value in dict(self.params).items() if name not in inherited}
 
     def _hook(self) -> BillingHook:
@@ -241,7 +242,7 @@ class LoadOperator(Traced, BaseOperator):
             return
         events[asset].extra = result
         key = getattr(context.get("dag_run"), "partition_key", None)
-        own = self.dag.timetable if self.has_dag() else None  # type: ignore[no-untyped-call]
+        own = self.dag.timetable if self.has_dag() else None  # type: ignore[no-untyped-call] # Airflow has no types here
         at_run_time = type(own).__name__ == "PartitionedAtRuntime"  # of Airflow 3.3
         if (key or at_run_time) and key != period.key:
             self._move_event(events[asset], asset, period)

@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.hooks.lineage import of_file
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.arguments import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.files import keeping
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_cloudbilling.model import Period
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
     from airflow_cloudbilling.staging.margin_report import Charge, MarginReport, Sums
 
 _IN_MEMORY = 8 * 1024 * 1024  # bytes of the file of charges that are not on disk
@@ -120,7 +120,7 @@ class MarginReportOperator(Traced, BaseOperator):
         return [*(last.shifted(-back) for back in range(int(months) - 1, 0, -1)), last]
 
     def _write(self, report: MarginReport, periods: list[Period]) -> dict[str, Any]:
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
         from airflow_cloudbilling.operators.margin_page import Page
 
         destination = given(self.destination)

@@ -19,7 +19,7 @@ def write_report(staging: Staging, summary: Summary, location: str, providers: C
     :raises ConfigurationError: when the suffix is another, or the location is none.
     :raises ArchiveError: when it cannot be written.
     """
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
     from airflow_cloudbilling.reconcile.findings import OpenFindings
     from airflow_cloudbilling.reconcile.report import report
 

@@ -11,7 +11,7 @@ from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.page.addresses import view
 
 _SLICE = ("period", "provider", "kind", "account")

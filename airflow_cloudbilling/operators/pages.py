@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, cast
 
+from airflow_cloudbilling.http.spool import IN_MEMORY
 from airflow_cloudbilling.operators.replay import request_key, told_headers
 from airflow_cloudbilling.parse.json_cut import without_fields
 from airflow_cloudbilling.source import Reply, Request
-from airflow_cloudbilling.spool import IN_MEMORY
 from airflow_cloudbilling.staging.spool import PIECE, SpooledPage
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.operators.asking import given, keys_of, needed
+from airflow_cloudbilling.operators.arguments import given, keys_of, needed
 from airflow_cloudbilling.operators.deciding import who_decides
 from airflow_cloudbilling.operators.failing import failing_for_good
 

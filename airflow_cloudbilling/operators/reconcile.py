@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError, FindingsError
-from airflow_cloudbilling.operators.asking import given, period_of
+from airflow_cloudbilling.operators.arguments import given, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink

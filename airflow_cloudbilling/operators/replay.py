@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import IO, TYPE_CHECKING, cast
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.http.spool import IN_MEMORY
 from airflow_cloudbilling.source import Reply, Request
-from airflow_cloudbilling.spool import IN_MEMORY
 from airflow_cloudbilling.urls import target
 
 if TYPE_CHECKING:

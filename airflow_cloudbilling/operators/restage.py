@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_cloudbilling.drivers import drive
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.hooks.lineage import Dataset, of_file
+from airflow_cloudbilling.http.drivers import drive
 from airflow_cloudbilling.model import Period, Portion, Slice
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.operators.lineage import Lineage
 from airflow_cloudbilling.operators.loading import LoadOperator, task_instance
 

@@ -10,7 +10,7 @@ import pendulum
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.hooks.lineage import of_file, of_vendor
 from airflow_cloudbilling.operators.api import CreateRecordOperator
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.sage_upload import SageUploadOperator as SageUploadOperator
@@ -237,7 +237,7 @@ class SageDownloadScopeOperator(Traced, SageOperator):
 
     def call(self, hook: SageConnectedCloudHook) -> dict[str, Any]:
         """Download the file; memory does not grow with its size."""
-        from airflow_cloudbilling.objects import Place
+        from airflow_cloudbilling.object_storage import Place
         from airflow_cloudbilling.operators.sage_scope import keep_scope, read_scope, snapshot_of
 
         destination, staging = given(self.destination), given(self.staging_conn_id)

@@ -29,13 +29,13 @@ class OutgoingFile:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.content: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        self.content: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - __exit__ closes it
         self.size = 0
         self.count: int | None = None
         self.accounts: set[tuple[str, str, str]] = set()
         self.totals: dict[str, Decimal] = {}
         self._digest = hashlib.sha256()
-        self._items: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+        self._items: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 - __exit__ closes it
 
     def __enter__(self) -> OutgoingFile:
         return self
@@ -125,7 +125,7 @@ def file_of_source(location: str) -> OutgoingFile:
     :param location: a path, or an address that Airflow's ``ObjectStoragePath`` opens.
     :raises ConfigurationError: when it is no such address, is not there, or is empty.
     """
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
 
     place = Place(location, "source")
     file = OutgoingFile(location.rstrip("/").rpartition("/")[2])

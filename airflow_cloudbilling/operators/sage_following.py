@@ -13,8 +13,8 @@ from airflow_cloudbilling.parse.events import Malformed
 from airflow_cloudbilling.sources.sage_results import ResultFile
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook, Tracking
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.sources.sage_watch import Watch
     from airflow_cloudbilling.staging.uploads import Upload, Uploads
     from airflow_cloudbilling.staging.uploads_results import Ended

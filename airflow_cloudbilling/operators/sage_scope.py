@@ -15,7 +15,7 @@ from airflow_cloudbilling.parse.record_lists import Records
 from airflow_cloudbilling.sources.sage_scopes import records_of
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.objects import Place
+    from airflow_cloudbilling.object_storage import Place
     from airflow_cloudbilling.source import Reply
     from airflow_cloudbilling.staging.scopes import Snapshot
 

@@ -20,8 +20,8 @@ from airflow_cloudbilling.errors import (
 from airflow_cloudbilling.operators.sage_resolving import in_doubt
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.operators.sage_file import OutgoingFile
     from airflow_cloudbilling.staging.uploads import Uploads
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.http.client import Client
 
 
 class Stoppable:

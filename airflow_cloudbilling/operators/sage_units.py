@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.operators.asking import given, needed, period_of
+from airflow_cloudbilling.operators.arguments import given, needed, period_of
 from airflow_cloudbilling.operators.sage_file import OutgoingFile, file_of_invoices, file_of_source
 from airflow_cloudbilling.staging.posting import InvoiceKey
 from airflow_cloudbilling.staging.uploads_selection import Selection, Survey, approved

@@ -14,7 +14,7 @@ from airflow.sdk.configuration import conf
 
 from airflow_cloudbilling.errors import ConfigurationError, WaitError
 from airflow_cloudbilling.hooks.lineage import of_file, of_vendor
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import External, Lineage, Traced
 from airflow_cloudbilling.operators.loading import task_instance

@@ -12,12 +12,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from airflow_cloudbilling.look import STYLE
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.page import chart
 from airflow_cloudbilling.page.states import STATES
 from airflow_cloudbilling.reconcile.currencies import DECIMALS
 from airflow_cloudbilling.sources import SOURCES
+from airflow_cloudbilling.stylesheet import STYLE
 
 _HERE = Path(__file__).parent
 

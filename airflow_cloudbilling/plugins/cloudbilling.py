@@ -44,7 +44,7 @@ class CloudBillingPlugin(AirflowPlugin):
 
     name = "cloudbilling"
     macros = [shift_month, last_full_month]  # noqa: RUF012 - declared like this in Airflow's base
-    external_views = [  # noqa: RUF012
+    external_views = [  # noqa: RUF012 - so too
         {
             "name": "Cloud billing",
             "href": "cloudbilling/",  # below Airflow's own address, wherever that is

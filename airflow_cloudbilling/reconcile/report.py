@@ -7,11 +7,11 @@ from html import escape
 from itertools import chain
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.look import STYLE
 from airflow_cloudbilling.reconcile.arithmetic import money
 from airflow_cloudbilling.reconcile.closes import APPROVED
 from airflow_cloudbilling.reconcile.findings import OpenFinding
 from airflow_cloudbilling.reconcile.summary import AMOUNTS, Summary
+from airflow_cloudbilling.stylesheet import STYLE
 
 _COLUMNS = ("vendor", "kind", "currency", "invoices", "lines", *AMOUNTS, "posted")
 _LEFT = 3  # columns that are text

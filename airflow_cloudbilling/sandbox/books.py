@@ -10,7 +10,8 @@ from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.sandbox.data import EXACT, Bill, Charge, Reseller, priced
+from airflow_cloudbilling.sandbox.bills import EXACT, Bill, Charge, priced
+from airflow_cloudbilling.sandbox.data import Reseller
 
 CHANGES = ("amount", "withdraw", "add", "touch_unknown_field", "reorder")
 

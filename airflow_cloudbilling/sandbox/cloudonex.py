@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from airflow_cloudbilling.sandbox import cloudonex_records as records
-from airflow_cloudbilling.sandbox.data import Bill
+from airflow_cloudbilling.sandbox.bills import Bill
 from airflow_cloudbilling.sandbox.render import batches, to_json
 from airflow_cloudbilling.sandbox.vendor import Answer, Incoming, Options, Vendor
 

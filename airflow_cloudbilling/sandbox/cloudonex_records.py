@@ -8,9 +8,10 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.sandbox.bills import Bill, Charge
 from airflow_cloudbilling.sandbox.books import Books, InvoiceTruth, Truth
 from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, PRODUCTS, Customer
-from airflow_cloudbilling.sandbox.data import Bill, Charge, Reseller
+from airflow_cloudbilling.sandbox.data import Reseller
 
 Record = dict[str, Any]
 _INDEX = 100_000  # invoices in a month and kind
@@ -86,7 +87,7 @@ def document(bill: Bill, status: str) -> Record:
         "is_credit_invoice": int(bill.credit),
         "vtoken": 1_000_000_007,
         "ptoken": "p-token-of-the-sandbox",
-        "items": [_document_item(charge) for charge in charges(bill)],
+        "items": [_document_item(charge) for charge in bill.charges],
         **_other_party(bill, "customer_id"),
     }
     if bill.totals_stated:
@@ -142,18 +143,13 @@ def row_items(bill: Bill) -> list[Record]:
             "discount_amount": f"{charge.discount:f}",
             "total": f"{charge.net:f}",
         }
-        for charge in charges(bill)
+        for charge in bill.charges
     ]
 
 
 def number(bill: Bill) -> str:
     """Return the number that people know an invoice by."""
     return f"INV-{bill.issued:%Y%m}-{int(bill.invoice_id) % _INDEX:05d}"
-
-
-def charges(bill: Bill) -> Iterator[Charge]:
-    """Return an invoice's lines in their order."""
-    return (charge for subscription in bill.subscriptions for charge in subscription.charges)
 
 
 def customers() -> list[Record]:

@@ -7,8 +7,9 @@ from datetime import date
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.sandbox.bills import EXACT, Bill
 from airflow_cloudbilling.sandbox.books import Books, InvoiceTruth, Truth
-from airflow_cloudbilling.sandbox.data import EXACT, Bill, Reseller
+from airflow_cloudbilling.sandbox.data import Reseller
 
 
 class OrangeReseller(Reseller):

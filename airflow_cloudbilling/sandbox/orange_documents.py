@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from airflow_cloudbilling.sandbox.data import Bill
+from airflow_cloudbilling.sandbox.bills import Bill
 from airflow_cloudbilling.sandbox.orange_books import OrangeBooks
 from airflow_cloudbilling.sandbox.orange_einvoices import cii, ubl
 from airflow_cloudbilling.sandbox.orange_files import pdf, report, workbook, zipped

@@ -7,8 +7,8 @@ from datetime import date
 from decimal import Decimal
 from xml.sax.saxutils import escape, quoteattr
 
+from airflow_cloudbilling.sandbox.bills import Bill, Charge
 from airflow_cloudbilling.sandbox.catalogue import Customer
-from airflow_cloudbilling.sandbox.data import Bill, Charge
 from airflow_cloudbilling.sandbox.orange_books import vat
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -29,10 +29,6 @@ def _money(name: str, value: Decimal, bill: Bill) -> str:
 
 def _unit(charge: Charge) -> str:
     return UNITS.get(charge.product.unit, "C62")
-
-
-def _charges(bill: Bill) -> Iterator[Charge]:
-    return (charge for subscription in bill.subscriptions for charge in subscription.charges)
 
 
 def _vat_id(party: Customer) -> str:
@@ -60,7 +56,7 @@ def ubl(bill: Bill) -> Iterator[str]:
     yield element("cac:AccountingCustomerParty", _ubl_party(bill.buyer))
     yield element("cac:PaymentMeans", element("cbc:PaymentMeansCode", "30"), _ubl_due(bill)) if bill.credit else ""
     yield from _ubl_totals(bill)
-    for charge in _charges(bill):
+    for charge in bill.charges:
         yield _ubl_line(charge, bill, "Credited" if bill.credit else "Invoiced", root)
     yield f"</{root}>\n"
 
@@ -140,7 +136,7 @@ def cii(bill: Bill) -> Iterator[str]:
         _cii_day("ram:IssueDateTime", bill.issued),
     )
     yield "<rsm:SupplyChainTradeTransaction>"
-    for charge in _charges(bill):
+    for charge in bill.charges:
         yield _cii_line(charge, bill)
     yield element(
         "ram:ApplicableHeaderTradeAgreement",

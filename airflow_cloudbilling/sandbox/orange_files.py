@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 from decimal import Decimal
 
-from airflow_cloudbilling.sandbox.data import Bill, Charge
+from airflow_cloudbilling.sandbox.bills import Bill, Charge
 
 HEADER = (  # of a consumption report, in the order that real callers rely on (vendor facts 2b)
     "BillingMode;BeginDate;EndDate;ServiceID;TenantLabel;Country;Region;ServiceCloud;CodeLabel;ChargeLabel;IdResource;"

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.sandbox.bills import Bill, Charge, Subscription
 from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, Customer
-from airflow_cloudbilling.sandbox.data import Bill, Charge, Subscription
 from airflow_cloudbilling.sandbox.orange_books import OrangeBooks, OrangeReseller, vat
 from airflow_cloudbilling.sandbox.render import Ordered, to_json, to_xml
 

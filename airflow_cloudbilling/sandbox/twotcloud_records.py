@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from airflow_cloudbilling.sandbox.bills import Bill, Charge, Repeated, Share, Subscription
 from airflow_cloudbilling.sandbox.catalogue import COUNTRIES, Customer
-from airflow_cloudbilling.sandbox.data import Bill, Charge, Repeated, Share, Subscription
 from airflow_cloudbilling.sandbox.render import KEY_MARK, LINE_MARK, Ordered, Repeating, to_json, to_xml
 
 Record = dict[str, Any]

@@ -19,14 +19,14 @@ from airflow.sdk.exceptions import (
 )
 
 from airflow_cloudbilling.errors import UnavailableError
-from airflow_cloudbilling.operators.asking import document_types_of, kind_of, period_of
+from airflow_cloudbilling.operators.arguments import document_types_of, kind_of, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.billing import BillingHook
+    from airflow_cloudbilling.http.client import Client
 
 _BACKSTOP = 60.0  # seconds that Airflow's own time-out of the deferral comes later than the trigger's
 
@@ -96,7 +96,7 @@ class InvoicesReadySensor(BaseSensorOperator):
             self._defer(question)
         if wait > self.poke_interval and self.reschedule and not self.never_fail:  # which would take it for a failure
             moment = pendulum.now("UTC").add(seconds=math.ceil(wait))
-            raise AirflowRescheduleException(moment)  # type: ignore[no-untyped-call]
+            raise AirflowRescheduleException(moment)
         self._not_before = time.time() + wait
         return ready
 

@@ -14,7 +14,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_cloudbilling.errors import CloudBillingError, RefusedError
-from airflow_cloudbilling.operators.asking import given
+from airflow_cloudbilling.operators.arguments import given
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.sage_events import deferral_timeout, read_event
 from airflow_cloudbilling.operators.sage_stopping import Stoppable
@@ -22,8 +22,8 @@ from airflow_cloudbilling.operators.sage_stopping import Stoppable
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.operators.sage_following import Following
     from airflow_cloudbilling.sources.sage_watch import Watch
 

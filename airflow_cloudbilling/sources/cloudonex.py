@@ -8,26 +8,16 @@ from datetime import timedelta
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
-from airflow_cloudbilling import rate_limit
 from airflow_cloudbilling.errors import ConfigurationError, RefusedError
+from airflow_cloudbilling.found import Item, Record, singly
 from airflow_cloudbilling.model import Invoice, Invoices, Notice, Period, Stated
 from airflow_cloudbilling.parse import Malformed, shown
 from airflow_cloudbilling.parse.records import read_value
 from airflow_cloudbilling.parse.selection import all_within, opened, within
 from airflow_cloudbilling.settings import Field, Settings
-from airflow_cloudbilling.source import (
-    Ask,
-    Conversation,
-    Endpoint,
-    Item,
-    Record,
-    Reply,
-    Request,
-    Source,
-    Verdict,
-    singly,
-)
+from airflow_cloudbilling.source import Ask, Conversation, Endpoint, Reply, Request, Source, Verdict
 from airflow_cloudbilling.sources import cloudonex_answers as answers
+from airflow_cloudbilling.sources import rate_limit
 from airflow_cloudbilling.sources.cloudonex_names import NAMES
 from airflow_cloudbilling.sources.cloudonex_pages import DROPPED, RESOURCES, Page, Turns, single
 from airflow_cloudbilling.sources.cloudonex_records import Reader, has_items

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import NoReturn
 
-from airflow_cloudbilling import rate_limit
 from airflow_cloudbilling.errors import InDoubtError, MalformedReplyError, RefusedError
 from airflow_cloudbilling.parse import Malformed, clean
 from airflow_cloudbilling.redaction import excerpt, redact, without_members
 from airflow_cloudbilling.retry import retry_after
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Again, Ok, Refused, Reply, Request, Verdict
+from airflow_cloudbilling.sources import rate_limit
 from airflow_cloudbilling.sources.cloudonex_pages import DROPPED, checked
 
 HOUR = 3600.0  # "1000 requests per hour per API key": no limit lasts longer

@@ -157,7 +157,7 @@ class _Digest:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Digest) and self._hash.digest() == other._hash.digest()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] # what changes is no key
 
 
 def key_of(record: Any) -> str:

@@ -8,22 +8,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError
+from airflow_cloudbilling.found import Record
 from airflow_cloudbilling.model import Document, Notice, Portion
 from airflow_cloudbilling.parse import Malformed, clean, fold
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Field, Settings
-from airflow_cloudbilling.source import (
-    Ahead,
-    Ask,
-    Conversation,
-    Credential,
-    Endpoint,
-    Record,
-    Reply,
-    Request,
-    Source,
-    Verdict,
-)
+from airflow_cloudbilling.source import Ahead, Ask, Conversation, Credential, Endpoint, Reply, Request, Source, Verdict
 from airflow_cloudbilling.sources.oauth import basic, read_token, token_url
 from airflow_cloudbilling.sources.orange_answers import (
     judge,

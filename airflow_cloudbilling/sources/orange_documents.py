@@ -35,7 +35,7 @@ from airflow_cloudbilling.source import Ask
 
 DEFAULT_TYPES = {"purchase": ("invoices",), "usage": ("comsumptionRatedReports",)}  # sic: the vendor's own spelling
 _LONGEST_REJECT = 64 * 1024
-_AMOUNTS = ("net_amount", "tax_amount", "gross_amount")
+AMOUNTS = ("net_amount", "tax_amount", "gross_amount")
 _DAYS = ("issue_date", "due_date", "period_start", "period_end")
 # What a list says of a document; ``id``, ``filename`` and ``period`` are what real callers have seen (vendor facts 2b).
 _RECORD = Fields(
@@ -54,7 +54,7 @@ _TEXTS = (
 _HEAD: Table = {
     **dict.fromkeys(_TEXTS, (text, ())),
     **dict.fromkeys(_DAYS, (day, ())),
-    **dict.fromkeys((*_AMOUNTS, "paid_amount", "payable_amount"), (amount, ())),
+    **dict.fromkeys((*AMOUNTS, "paid_amount", "payable_amount"), (amount, ())),
     "currency": (currency, ()),
 }
 _NAMES = Names(Shape(("documents",), (), ""), _HEAD, usage.LINE, {})

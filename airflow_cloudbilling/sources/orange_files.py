@@ -10,15 +10,15 @@ from itertools import islice
 from typing import IO
 
 from airflow_cloudbilling.errors import RecordError
+from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.model import Document, Finding, Invoice, Notice, Reject
 from airflow_cloudbilling.parse import Malformed, Unreadable, clean, files, shown, usage, usage_rows
 from airflow_cloudbilling.parse.einvoice import EInvoice, read_einvoice, worth_trying
 from airflow_cloudbilling.parse.names import Table
-from airflow_cloudbilling.source import Ask, Item, Reply
-from airflow_cloudbilling.sources.orange_documents import Listed
+from airflow_cloudbilling.source import Ask, Reply
+from airflow_cloudbilling.sources.orange_documents import AMOUNTS, Listed
 
 _NO_EINVOICE = "no e-invoice (UBL, CII, Factur-X)"
-_AMOUNTS = ("net_amount", "tax_amount", "gross_amount")
 
 
 class Files:
@@ -138,7 +138,7 @@ class Files:
         self, listed: Listed, reply: Reply, kind: files.FileType, name: str, why: str
     ) -> Iterator[Invoice | Finding]:
         invoice = self._closing(listed, reply, name)
-        stated = any(getattr(invoice, each) is not None for each in _AMOUNTS)
+        stated = any(getattr(invoice, each) is not None for each in AMOUNTS)
         yield invoice._replace(totals_origin="stated" if stated else "none")
         if not stated:
             yield Finding(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError, RefusedError
+from airflow_cloudbilling.found import Item, singly
 from airflow_cloudbilling.model import Invoice, Notice, Stated
 from airflow_cloudbilling.parse import InvoiceReader, Malformed, Names, clean, read, refuse_failure
 from airflow_cloudbilling.parse.paging import MOST_PAGES, Paging
@@ -21,7 +22,6 @@ from airflow_cloudbilling.source import (
     Conversation,
     Credential,
     Endpoint,
-    Item,
     Ok,
     Refused,
     Renew,
@@ -29,11 +29,10 @@ from airflow_cloudbilling.source import (
     Request,
     Source,
     Verdict,
-    singly,
 )
 from airflow_cloudbilling.sources.oauth import read_token, token_url
 from airflow_cloudbilling.sources.store365_names import NAMES, SHAPE
-from airflow_cloudbilling.sources.store365_pages import Listing, counters, every_record, one_record, ordered
+from airflow_cloudbilling.sources.store365_pages import Listing, changed, counters, every_record, one_record, ordered
 from airflow_cloudbilling.urls import path_part
 
 _TOKEN_URL = "https://token.store-it365.eu/auth"  # noqa: S105 - an address ("Authentication URL")
@@ -169,11 +168,7 @@ class Store365(Source):
             paging = yield from listing.pages(turn)
             if len(paging.totals) < 2:
                 break
-            again = "they are read once more" if reading + 1 < _READINGS else "run this when fewer records change"
-            yield Notice(
-                f"The number of Store365's records changed while its pages were read (totalNumberOfRecords"
-                f" {' → '.join(map(str, paging.totals[:9]))}); {again}."
-            )
+            yield changed(paging, again=reading + 1 < _READINGS)
             selection.again()
         if paging.totals:
             yield Stated(paging.totals[-1])

@@ -6,11 +6,13 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.found import Item, Record
+from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.parse import Malformed, fold, text
 from airflow_cloudbilling.parse.paging import Counters, Paging
 from airflow_cloudbilling.parse.records import json_text, listed, read_value, unwrapped
 from airflow_cloudbilling.parse.selection import Seen
-from airflow_cloudbilling.source import Ahead, Conversation, Item, Record, Reply, Request
+from airflow_cloudbilling.source import Ahead, Conversation, Reply, Request
 
 Fail = Callable[[Reply, Malformed], NoReturn]
 Turn = Callable[[Reply, Paging], Generator[Item, None, bool]]
@@ -49,6 +51,18 @@ class Listing(NamedTuple):
                 break
             more = yield from turn(reply, paging)
         return paging
+
+
+def changed(paging: Paging, *, again: bool) -> Notice:
+    """Return what the log says when the vendor stated several numbers of records while its pages were read.
+
+    :param again: whether the list is read once more.
+    """
+    totals = " → ".join(map(str, paging.totals[:9]))
+    then = "they are read once more" if again else "run this when fewer records change"
+    return Notice(
+        f"The number of Store365's records changed while its pages were read (totalNumberOfRecords {totals}); {then}."
+    )
 
 
 def every_record(listing: Listing, fail: Fail) -> Conversation:

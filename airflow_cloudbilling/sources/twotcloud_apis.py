@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, MalformedReplyError
+from airflow_cloudbilling.found import Record
 from airflow_cloudbilling.parse import Malformed, Unreadable, fold
 from airflow_cloudbilling.parse.records import json_text, read_value
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.source import Conversation, Endpoint, Record, Reply, Request, Source
+from airflow_cloudbilling.source import Conversation, Endpoint, Reply, Request, Source
 from airflow_cloudbilling.urls import path_part
 
 ENDPOINTS = (

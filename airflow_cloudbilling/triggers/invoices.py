@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.readiness import Readiness
 
 
@@ -32,7 +32,7 @@ class InvoicesReadyTrigger(BaseTrigger):
     """
 
     def __init__(self, conn_id: str, question: Mapping[str, Any], deadline: float, poll_interval: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow says no types of it
         self.conn_id = conn_id
         self.question = dict(question)
         self.deadline = deadline
@@ -52,7 +52,7 @@ class InvoicesReadyTrigger(BaseTrigger):
             event = {"status": "failed", "message": str(error), "for_good": True}
         except CloudBillingError as error:
             event = {"status": "failed", "message": str(error), "for_good": False}
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(event)
 
     async def cleanup(self) -> None:
         """Close the connections, however the wait ends."""

@@ -12,17 +12,17 @@ from weakref import WeakKeyDictionary
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_cloudbilling.deadlines import within
 from airflow_cloudbilling.errors import (
     CloudBillingError,
     ConfigurationError,
     ExpiredKeyError,
     RefusedError,
 )
+from airflow_cloudbilling.http.deadlines import within
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.client import Client
     from airflow_cloudbilling.hooks.sage import SageConnectedCloudHook
+    from airflow_cloudbilling.http.client import Client
     from airflow_cloudbilling.sources.sage_watch import Watch
 
 _FRESH = 60.0  # seconds for which a connection that was read is taken as it is
@@ -58,7 +58,7 @@ class SageUploadTrigger(BaseTrigger):
         unknown_until: float = 0.0,
         barren: int = 0,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow says no types of it
         self.conn_id = conn_id
         self.tracking_id = tracking_id
         self.deadline = deadline
@@ -86,7 +86,7 @@ class SageUploadTrigger(BaseTrigger):
             event = {"status": "failed", "message": str(error), "for_good": True}
         except CloudBillingError as error:
             event = {"status": "failed", "message": str(error), "for_good": False}
-        yield TriggerEvent({"tracking_id": self.tracking_id, **event})  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"tracking_id": self.tracking_id, **event})
 
     def _watch(self) -> Watch:
         from airflow_cloudbilling.sources.sage_results import States
@@ -101,7 +101,7 @@ class SageUploadTrigger(BaseTrigger):
             while (left := self.deadline - time.time()) > 0:
                 await asyncio.sleep(min(pause, left))
                 try:
-                    pause = watch.interval * random.uniform(0.9, 1.1)  # noqa: S311
+                    pause = watch.interval * random.uniform(0.9, 1.1)  # noqa: S311 # so too
                     if await self._ask(hook, client, watch):
                         return "ended"
                 except asyncio.TimeoutError:

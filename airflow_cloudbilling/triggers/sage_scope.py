@@ -43,7 +43,7 @@ class SageScopeTrigger(BaseEventTrigger):
     """
 
     def __init__(self, conn_id: str, scope: str, poll_interval: float = 300.0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow says no types of it
         self.conn_id = conn_id
         self.scope = scope
         self.poll_interval = poll_interval
@@ -71,14 +71,14 @@ class SageScopeTrigger(BaseEventTrigger):
     def _told(self, found: ScopeVersion) -> TriggerEvent:
         self.log.info("Scope %s has a new file of %d bytes.", self.scope, found.size)
         told = {"conn_id": self.conn_id, "scope": self.scope, "sha256": found.sha256, "size": found.size}
-        return TriggerEvent(told)  # type: ignore[no-untyped-call]
+        return TriggerEvent(told)
 
     async def _look(self, seen: ScopeVersion | None, held: AsyncExitStack) -> tuple[ScopeVersion | None, float]:
         """Return the state of the file, the one seen last where none can be had, and the seconds to wait.
 
         :param held: holds the client of the last good answer, which the next question uses.
         """
-        pause = self.poll_interval * random.uniform(0.9, 1.1)  # noqa: S311
+        pause = self.poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 # so too
         try:
             async with AsyncExitStack() as taken:
                 hook, client = await taken.enter_async_context(shared_client(self.conn_id))  # looks for a changed one

@@ -16,19 +16,20 @@ from contextlib import ExitStack, aclosing, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from airflow_cloudbilling.ahead import Asked, Exchange, InFlight
-from airflow_cloudbilling.background import BackgroundLoop
-from airflow_cloudbilling.credentials import Credentials
-from airflow_cloudbilling.deadlines import within
-from airflow_cloudbilling.drivers import OnReply, Pages, adrive, drive
 from airflow_cloudbilling.errors import UnavailableError
-from airflow_cloudbilling.pauses import Pauses
+from airflow_cloudbilling.found import Item
+from airflow_cloudbilling.http.background import BackgroundLoop
+from airflow_cloudbilling.http.credentials import Credentials
+from airflow_cloudbilling.http.deadlines import within
+from airflow_cloudbilling.http.drivers import OnReply, Pages, adrive, drive
+from airflow_cloudbilling.http.in_flight import Asked, Exchange, InFlight
+from airflow_cloudbilling.http.pauses import Pauses
+from airflow_cloudbilling.http.shared_token import Store, Token
+from airflow_cloudbilling.http.transport import Counters, LostError, Transport
 from airflow_cloudbilling.redaction import Secrets, forgetting, redact
 from airflow_cloudbilling.retry import Judge, Pause
 from airflow_cloudbilling.settings import Settings
-from airflow_cloudbilling.shared_token import Store, Token
-from airflow_cloudbilling.source import Conversation, Item, Renew, Reply, Request, Source
-from airflow_cloudbilling.transport import Counters, LostError, Transport
+from airflow_cloudbilling.source import Conversation, Renew, Reply, Request, Source
 from airflow_cloudbilling.urls import target
 
 _T = TypeVar("_T")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
-from airflow_cloudbilling.run_period import Chosen, choose_period
+from airflow_cloudbilling.operators.run_period import Chosen, choose_period
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -62,7 +62,7 @@ def keys_of(invoices: Any) -> list[InvoiceKey]:
 
 
 def period_of(context: Context, period: str | None, timezone: str) -> Chosen:
-    """Return the period that a task run means, as :func:`~airflow_cloudbilling.run_period.choose_period` has it.
+    """Return the period that a task run means, as :func:`.choose_period` has it.
 
     :raises ConfigurationError: when neither the argument nor the run names one.
     """

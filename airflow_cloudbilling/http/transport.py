@@ -15,14 +15,14 @@ from urllib.parse import quote, unquote, urlencode, urljoin
 import httpx
 
 from airflow_cloudbilling import __version__
-from airflow_cloudbilling.ahead import Asked
 from airflow_cloudbilling.errors import ConfigurationError, InDoubtError, RefusedError, VendorError
+from airflow_cloudbilling.http.in_flight import Asked
+from airflow_cloudbilling.http.spool import BodyError, CutError, receive
 from airflow_cloudbilling.parse.records import json_text
 from airflow_cloudbilling.parse.values import Unreadable
 from airflow_cloudbilling.redaction import Secrets, clean, redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply, Request, Source
-from airflow_cloudbilling.spool import BodyError, CutError, receive
 from airflow_cloudbilling.urls import Target, direct_hosts, signatures, target
 
 MAX_REDIRECTS = 5

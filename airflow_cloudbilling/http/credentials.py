@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_cloudbilling.ahead import Asked
 from airflow_cloudbilling.errors import CloudBillingError
-from airflow_cloudbilling.shared_key import NoStore, SharedKey
-from airflow_cloudbilling.shared_token import SharedToken, Store, Token
+from airflow_cloudbilling.http.in_flight import Asked
+from airflow_cloudbilling.http.shared_key import NoStore, SharedKey
+from airflow_cloudbilling.http.shared_token import SharedToken, Store, Token
 from airflow_cloudbilling.source import Reply, Request, Source
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import time
 from typing import Any, NoReturn
 
 from airflow_cloudbilling.errors import ConfigurationError, ExpiredKeyError, UnavailableError
-from airflow_cloudbilling.shared_token import NOTHING, Entry, SharedToken, StoreError, Token
+from airflow_cloudbilling.http.shared_token import NOTHING, Entry, SharedToken, StoreError, Token
 
 LEASE_SUFFIX = "__lease"  # of the name under which the lease of a key stands
 INITIAL_SUFFIX = "__initial"  # of the first key, where it was not a person who entered it: it cannot be had again

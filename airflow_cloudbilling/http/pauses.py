@@ -12,10 +12,10 @@ from airflow_cloudbilling.redaction import Secrets, redact
 from airflow_cloudbilling.urls import target
 
 if TYPE_CHECKING:
+    from airflow_cloudbilling.http.transport import Counters
     from airflow_cloudbilling.retry import Judge, Pause
     from airflow_cloudbilling.settings import Settings
     from airflow_cloudbilling.source import Reply, Request
-    from airflow_cloudbilling.transport import Counters
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Itera
 from concurrent.futures import Executor
 from typing import Protocol
 
-from airflow_cloudbilling.source import Ahead, Conversation, Item, Reply, Request
+from airflow_cloudbilling.found import Item
+from airflow_cloudbilling.source import Ahead, Conversation, Reply, Request
 
 OnReply = Callable[[Reply], None]
 
