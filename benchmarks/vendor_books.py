@@ -34,9 +34,9 @@ class FiveLines:
 
     def bill(self, kind: str, month: Period, index: int) -> Bill:
         """Return one invoice of a month."""
-        found = super().bill(kind, month, self._long(kind, month, index))  # type: ignore[misc]
+        found = super().bill(kind, month, self._long(kind, month, index))
         kept = {charge.line for charge in islice(found.charges, LINES)}
-        own = self.invoice_id(kind, month, index)  # type: ignore[attr-defined]
+        own = self.invoice_id(kind, month, index)
         return found.with_charges(lambda charge: charge if charge.line in kept else None, invoice_id=own)
 
     def _long(self, kind: str, month: Period, nth: int) -> int:
@@ -44,7 +44,7 @@ class FiveLines:
         known: list[int] = self.__dict__.setdefault("_known", [])
         index = known[-1] + 1 if known else 0
         while len(known) <= nth:
-            if len([*super().bill(kind, month, index).charges]) >= LINES:  # type: ignore[misc]
+            if len([*super().bill(kind, month, index).charges]) >= LINES:
                 known.append(index)
             index += 1
         return known[nth]

@@ -55,7 +55,7 @@ def _escaped(word: bytes) -> str:
 
 def _fuzzed(name: str, seconds: int, words: Path, folder: Path) -> dict[str, int]:
     """Fuzz a parser in a process of its own, and return the figures."""
-    print(f"{name}: {seconds} s …", flush=True)  # noqa: T201
+    print(f"{name}: {seconds} s …", flush=True)  # noqa: T201 - a command line program
     options = [*LIMITS, f"-max_total_time={seconds}", f"-dict={words}", f"-artifact_prefix={folder}/broke-"]
     command = [sys.executable, __file__, "--draw", name, *options, str(CORPUS / name)]
     began = time.monotonic()
@@ -65,7 +65,7 @@ def _fuzzed(name: str, seconds: int, words: Path, folder: Path) -> dict[str, int
         kept = HERE / "data" / "fuzz" / name / sha256(culprit.read_bytes()).hexdigest()[:16]
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(culprit, kept)
-        print(f"{done.stdout[-6000:]}\n{name} broke; the bytes are in {kept}", flush=True)  # noqa: T201
+        print(f"{done.stdout[-6000:]}\n{name} broke; the bytes are in {kept}", flush=True)  # noqa: T201 - a command line program
     if done.returncode and not culprits:
         raise SystemExit(f"{done.stdout[-6000:]}\nfuzzing {name} ended with {done.returncode}")
     executions = int(re.findall(r"stat::number_of_executed_units: +(\d+)", done.stdout)[-1])

@@ -90,7 +90,7 @@ def replace_in_answers(vendor: Vendor, texts: dict[bytes, bytes]) -> None:
             body = body.replace(old, new)
         return Answer(right.status, (body,), right.content_type, right.headers)
 
-    vendor.answer = answer  # type: ignore[method-assign]
+    vendor.answer = answer
 
 
 def _odd() -> str:

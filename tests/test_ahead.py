@@ -43,7 +43,7 @@ def on_loop(opened: Client, conversation: Conversation) -> list[Item]:
 @pytest.fixture(params=[in_thread, on_loop])
 def collect(request: pytest.FixtureRequest) -> Collect:
     """Give each of the two worlds in turn."""
-    return request.param  # type: ignore[no-any-return]
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +142,7 @@ def test_what_is_announced_is_read_and_sent_no_faster_than_it_is_used() -> None:
         assert next(items) == Notice("1")
         time.sleep(0.1)
         assert len(server.seen) == len(read) == 2 + 2 * 4
-        items.close()  # type: ignore[attr-defined]
+        items.close()
 
 
 def test_pages_can_be_announced_one_by_one(collect: Collect) -> None:
@@ -231,7 +231,7 @@ def test_a_conversation_that_ends_early_leaves_nothing_behind() -> None:
             next(items)
             time.sleep(0.5)
             began = time.monotonic()
-            items.close()  # type: ignore[attr-defined]
+            items.close()
             assert time.monotonic() - began < 1
         told_of = {url.rpartition("/")[2]: status for url, status, _ in told}
         assert told_of == {answer.path.strip("/"): 200 if int(answer.path[1:]) < 6 else None for answer in server.seen}

@@ -97,7 +97,7 @@ def test_a_conversation_left_early_is_closed_with_its_reply() -> None:
     with serving(statuses(200)) as server, client(server.url) as opened:
         items = opened.stream(conversation())
         assert next(items) == Notice("more")
-        items.close()  # type: ignore[attr-defined]
+        items.close()
     assert ended[0].closed
 
 

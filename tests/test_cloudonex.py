@@ -262,11 +262,11 @@ def sums(items: list[Item]) -> dict[str, Counter[str]]:
             add = total.setdefault(str(item.currency), Counter())
             add.update({"invoices": 1, "lines": len(lines)})
             for name, field in (("net", "net_amount"), ("tax", "tax_amount"), ("gross", "gross_amount")):
-                add[name] += item.sign * Decimal(getattr(item, field) or 0)  # type: ignore[assignment]
+                add[name] += item.sign * Decimal(getattr(item, field) or 0)
             for name, field in (("quantity", "quantity"), ("discount", "discount"), ("line_net", "net_amount"),
                                 ("line_tax", "tax_amount")):  # fmt: skip
-                add[name] += item.sign * sum(Decimal(getattr(line, field) or 0) for line in lines)  # type: ignore[assignment]
-            add["unit_price"] += sum(Decimal(line.unit_price or 0) for line in lines)  # type: ignore[assignment]
+                add[name] += item.sign * sum(Decimal(getattr(line, field) or 0) for line in lines)
+            add["unit_price"] += sum(Decimal(line.unit_price or 0) for line in lines)
             lines = []
         elif isinstance(item, Outside):
             lines = []
@@ -448,7 +448,7 @@ def test_an_odd_kind_of_discount_is_no_percentage(odd: dict[str, Any]) -> None:
     record = {"id": 1, "date": "2026-10-05", "currency_iso_code": "EUR", "total": "9", "items": [line]}
     conversation = SOURCE.invoices(Ask("sales", OCTOBER), settings())
     reply = reply_to(asked(conversation), json.dumps({"success": True, "data": [record]}).encode())
-    line, _ = singly([conversation.send(reply)])  # type: ignore[list-item]
+    line, _ = singly([conversation.send(reply)])
     assert isinstance(line, InvoiceLine)
     assert line.discount == "1"
 

@@ -78,7 +78,7 @@ def test_commands_are_those_of_the_makefile() -> None:
     there = {"", *re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)}
     for page in PAGES:
         told = re.findall(r"`make ([^`]+)`|^make (.+)$", page.read_text(), re.MULTILINE)
-        named = {re.match(r"(?:\w+=\S+ )*([a-z-]*)", one or other)[1] for one, other in told}  # type: ignore[index]
+        named = {re.match(r"(?:\w+=\S+ )*([a-z-]*)", one or other)[1] for one, other in told}
         assert named <= there, page.name
 
 

@@ -97,7 +97,7 @@ def test_a_reset_at_any_byte_costs_an_attempt_and_nothing_else(
             chosen = positions(total)
         for at in chosen:
             count = itertools.count()
-            proxy.plan = lambda _, at=at, count=count: Break(at) if next(count) == 0 else None  # type: ignore[misc]
+            proxy.plan = lambda _, at=at, count=count: Break(at) if next(count) == 0 else None
             assert found(way, own, month) == truth, at
     record_property("resets", len(chosen))
 

@@ -62,7 +62,7 @@ def test_a_documents_id_and_name_stay_within_the_archive(
         named = {"Content-Disposition": f'attachment; filename="{request.path.split("/")[-2]}/../x"'}
         return Answer(200, (b"%PDF-1.4",), "application/pdf", named)
 
-    orange.answer = answer  # type: ignore[method-assign]
+    orange.answer = answer
     archive = tmp_path / "deep" / "archive"
     stage("2026-10", conn_id="orange_cloudstore_default", archive=str(archive))
     kept = {path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("cloudbilling_test")}
@@ -111,7 +111,7 @@ def test_a_result_elsewhere_is_told_and_not_fetched(location: str, erp: Erp, ven
         said = {**json.loads(b"".join(right.body)), "status": "accepted", "downloadResultUrl": location}
         return Answer(200, (json.dumps(said).encode(),), right.content_type)
 
-    sage.answer = answer  # type: ignore[method-assign]
+    sage.answer = answer
     with pytest.raises(AirflowFailException, match=CONN_ID):
         upload(timeout=2)
     assert {seen.path.split("/")[1] for seen in vendor.requests} <= {"sage"}
@@ -127,7 +127,7 @@ def test_a_tracking_id_stays_one_part_of_the_path(tracking_id: str, erp: Erp, ve
         given = json.dumps({"trackingId": tracking_id} if request.method == "POST" else {})
         return Answer(202 if request.method == "POST" else 404, (given.encode(),), "application/json")
 
-    sage.answer = answer  # type: ignore[method-assign]
+    sage.answer = answer
     with pytest.raises((CloudBillingError, AirflowFailException)):
         upload(timeout=1)
     first, *others = [seen.path for seen in vendor.requests]

@@ -244,7 +244,7 @@ def test_a_scope_leads_from_sage_to_its_table_and_file(vendor: Any, erp: Erp, tm
     task = SageDownloadScopeOperator(
         task_id="products", scope="Products", staging_conn_id="erp_staging", destination=str(tmp_path / "p.json")
     )
-    records = task.execute({})["records"]  # type: ignore[arg-type]
+    records = task.execute({})["records"]
     found = told(task)
     assert rows_in(found["inputs"]) == {f"{vendor.url} sage_connected_cloud/scope/Products": records}
     (table,) = staged_in(erp, "scope_record")
@@ -255,7 +255,7 @@ def test_without_openlineage_everything_runs(vendor: Any, staging: Path, monkeyp
     for name in [name for name in sys.modules if name.startswith(("openlineage", "airflow.providers.openlineage"))]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("openlineage", "airflow.providers.openlineage"):
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type] # an import of it fails
+        monkeypatch.setitem(sys.modules, name, None)
     assert importing(vendor).execute({})["invoices"] > 0
 
 

@@ -161,7 +161,7 @@ def test_a_refusal_says_what_to_do_and_quotes_no_secret(request_: Request, statu
 def test_the_verdict_reads_no_more_than_the_beginning() -> None:
     reply = reply_to(GET, b'{"code": 42,' + b" " * 10_000_000, status=401, dribble=False)
     read = reply.body.read
-    reply.body.read = lambda size=-1: read(size) if 0 <= size <= 4096 else pytest.fail("the whole body was read")  # type: ignore[method-assign]
+    reply.body.read = lambda size=-1: read(size) if 0 <= size <= 4096 else pytest.fail("the whole body was read")
     assert isinstance(SOURCE.verdict(reply, settings()), Renew)
 
 
@@ -240,7 +240,7 @@ def test_null_is_no_empty_list() -> None:
 
 def test_a_list_that_is_shorter_than_stated_is_an_error() -> None:
     conversation = SOURCE.invoices(Ask("purchase", OCTOBER, account="OCB1"), settings())
-    reply = reply_to(next(conversation), b"[]")  # type: ignore[arg-type]
+    reply = reply_to(next(conversation), b"[]")
     with pytest.raises(MalformedReplyError, match="Orange states 7 documents and sent 0"):
         conversation.send(replace(reply, headers={"x-total-count": "7"}))
 

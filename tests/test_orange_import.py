@@ -56,7 +56,7 @@ def imported(sandbox: Sandbox, settings: Settings | None = None, **ask: Any) -> 
     wanted = ask_of(sandbox, **ask)
     portions = [item for item in held(settings, lambda s: SOURCE.slices(wanted, s)) if isinstance(item, Portion)]
     asks = [ask_of(sandbox, **{**ask, "kind": p.kind}, account=p.account) for p in portions]
-    return held(settings, *(lambda s, one=one: SOURCE.invoices(one, s) for one in asks))  # type: ignore[misc]
+    return held(settings, *(lambda s, one=one: SOURCE.invoices(one, s) for one in asks))
 
 
 def sums(items: list[Item]) -> dict[str, Truth]:
@@ -237,7 +237,7 @@ def test_users_and_contracts_are_created_once(sandbox: Sandbox) -> None:
     (added,) = held(settings, lambda s: SOURCE.create_record("user", user, s))
     assert isinstance(added, Record)
     assert vendor(sandbox).users == [added.value]
-    ids = [item.value["id"] for item in held(settings, lambda s: SOURCE.list_records("contracts", {}, s))]  # type: ignore[union-attr]
+    ids = [item.value["id"] for item in held(settings, lambda s: SOURCE.list_records("contracts", {}, s))]
     assert ids == ["OCB0001234", "OCB0001235", made.value["id"]]
     (same,) = held(settings, lambda s: SOURCE.get_record("contract", made.value["id"], {}, s))
     assert same == made

@@ -110,7 +110,7 @@ def test_arguments_may_be_templates(erp: Erp) -> None:
     assert run(providers="store365, cloudonex", fail_on="never")["totals"] == {}
     month = SimpleNamespace(partition_key="2026-10")
     operator = ReconcileInvoicesOperator(task_id="reconcile", staging_conn_id="erp_staging")
-    assert operator.execute({"dag_run": month})["period"] == "2026-10-01/2026-11-01"  # type: ignore[typeddict-item]
+    assert operator.execute({"dag_run": month})["period"] == "2026-10-01/2026-11-01"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_cannot_be_is_named(erp: Erp, arguments: dict[str, Any], said: str)
 
 def accept(context: dict[str, Any] = BY_HAND, **arguments: Any) -> dict[str, int]:
     operator = AcceptFindingOperator(task_id="accept", staging_conn_id="erp_staging", **arguments)
-    return operator.execute(context)  # type: ignore[arg-type]
+    return operator.execute(context)
 
 
 def test_findings_are_accepted_by_who_started_the_run(erp: Erp) -> None:
@@ -177,13 +177,13 @@ def test_an_invoice_is_released_and_marked_by_a_person(erp: Erp) -> None:
     mark = MarkPostedOperator(
         task_id="mark", staging_conn_id="erp_staging", reference="FI-1", invoices=[KEY], reason="booked by hand"
     )
-    assert mark.execute(BY_HAND)["marked"] == 1  # type: ignore[arg-type]
+    assert mark.execute(BY_HAND)["marked"] == 1
     assert ("FI-1 (a.controller: booked by hand)",) in rows(erp, "invoice", "posted_reference")
     two = {**KEY, "invoice_id": "INV-2"}
     release = ReleaseInvoicesOperator(
         task_id="release", staging_conn_id="erp_staging", invoices=[KEY, two], reason="wrong month"
     )
-    assert release.execute(BY_HAND) == {"invoices": 2, "released": 1}  # type: ignore[arg-type]
+    assert release.execute(BY_HAND) == {"invoices": 2, "released": 1}
     assert rows(erp, "invoice", "posted_reference") == [(None,)] * 2
     columns = "rule, invoice_id, expected, accepted_by, accept_reason"
     told = ("released", "INV-1", "posted as FI-1 (a.controller: booked by hand)", "a.controller", "wrong month")
@@ -225,10 +225,10 @@ def test_a_person_is_asked_and_the_answer_is_kept(erp: Erp, asked: list[str]) ->
     operator.execute({})
     assert asked[0] == "May the invoices of 2026-10 be sent?"
     assert result["sha256"] in asked[1]
-    told = operator.execute_complete({}, answer("Approve", id="7", name="A. Controller"))  # type: ignore[typeddict-item]
+    told = operator.execute_complete({}, answer("Approve", id="7", name="A. Controller"))
     assert told["chosen_options"] == ["Approve"]
     assert rows(erp, "close", "status, approved_by") == [("approved", "A. Controller")]
-    assert question(result["close_id"]).execute({})["chosen_options"] == ["Approve"]  # type: ignore[typeddict-item]
+    assert question(result["close_id"]).execute({})["chosen_options"] == ["Approve"]
     assert len(asked) == 2
 
 
@@ -239,18 +239,18 @@ def test_silence_never_approves_and_may_reject(erp: Erp, asked: list[str]) -> No
         with pytest.raises(ConfigurationError, match="would let a timeout approve"):
             ApproveCloseOperator(**own, defaults=defaults)
     with pytest.raises(AirflowFailException, match="approved by nobody"):
-        question(own["close_id"]).execute_complete({}, answer("Approve"))  # type: ignore[typeddict-item]
+        question(own["close_id"]).execute_complete({}, answer("Approve"))
     assert rows(erp, "close", "status") == [("open",)]
-    ApproveCloseOperator(**own, defaults="Reject").execute_complete({}, answer("Reject"))  # type: ignore[typeddict-item]
+    ApproveCloseOperator(**own, defaults="Reject").execute_complete({}, answer("Reject"))
     assert rows(erp, "close", "status, approved_by") == [("rejected", "nobody in time, by default")]
 
 
 def test_a_rejection_is_kept_and_asked_again(erp: Erp, asked: list[str]) -> None:
     stage(erp, bills([1]))
     close_id = run()["close_id"]
-    question(close_id).execute_complete({}, answer("Reject", id="7"))  # type: ignore[typeddict-item]
+    question(close_id).execute_complete({}, answer("Reject", id="7"))
     assert rows(erp, "close", "status, approved_by") == [("rejected", "7")]
-    question(close_id).execute({})  # type: ignore[typeddict-item]
+    question(close_id).execute({})
     assert len(asked) == 2
 
 
@@ -260,13 +260,13 @@ def test_two_runs_do_not_ask_the_same_at_once(erp: Erp, asked: list[str], state:
     close_id = run()["close_id"]
     states = {"run-1": state}
     for _ in range(2):  # a try of its own asks again
-        question(close_id).execute({"ti": Task("run-1", states)})  # type: ignore[typeddict-item]
+        question(close_id).execute({"ti": Task("run-1", states)})
     assert len(asked) == 4
     with pytest.raises(AirflowSkipException, match="asked for in run 'run-1' already"):
-        question(close_id).execute({"ti": Task("run-2", states)})  # type: ignore[typeddict-item]
+        question(close_id).execute({"ti": Task("run-2", states)})
     for number, ended in enumerate(("failed", "skipped", "success"), 2):
         ti = Task(f"run-{number}", {f"run-{number - 1}": ended})
-        question(close_id).execute({"ti": ti})  # type: ignore[typeddict-item]
+        question(close_id).execute({"ti": ti})
     assert len(asked) == 10
 
 
@@ -276,14 +276,14 @@ def test_a_month_that_was_sent_ends_skipped(erp: Erp, asked: list[str]) -> None:
     columns = "(upload_id, conn_id, scope, close_id, content_sha256, status)"
     erp.execute(f"INSERT INTO cloudbilling_upload {columns} VALUES ('u1', 's', 'O', '{close_id}', '0', 'accepted')")
     with pytest.raises(AirflowSkipException, match="upload u1"):
-        question(close_id).execute({})  # type: ignore[typeddict-item]
+        question(close_id).execute({})
     assert asked == []
 
 
 def test_what_sage_rejected_or_a_person_released_goes_again_with_its_close(erp: Erp, asked: list[str]) -> None:
     stage(erp, bills([1, 2]))
     close_id = run()["close_id"]
-    question(close_id).execute_complete({}, answer("Approve", name="A. Controller"))  # type: ignore[typeddict-item]
+    question(close_id).execute_complete({}, answer("Approve", name="A. Controller"))
     columns = "(upload_id, conn_id, scope, close_id, content_sha256, status)"
     erp.execute(f"INSERT INTO cloudbilling_upload {columns} VALUES ('u1', 's', 'O', '{close_id}', '0', 'accepted')")
     key = "provider, account, kind, invoice_id"
@@ -291,17 +291,17 @@ def test_what_sage_rejected_or_a_person_released_goes_again_with_its_close(erp: 
     erp.execute(f"{items} SELECT 'u1', {key}, 'accepted' FROM cloudbilling_invoice WHERE invoice_id = 'INV-1'")
     erp.execute(f"{items} SELECT 'u1', {key}, 'accepted' FROM cloudbilling_invoice WHERE invoice_id = 'INV-2'")
     with pytest.raises(AirflowSkipException, match="upload u1"):
-        question(close_id).execute({})  # type: ignore[typeddict-item]
+        question(close_id).execute({})
     erp.execute("UPDATE cloudbilling_upload_item SET status = 'rejected' WHERE invoice_id = 'INV-2'")
-    assert question(close_id).execute({})["chosen_options"] == ["Approve"]  # type: ignore[typeddict-item]
+    assert question(close_id).execute({})["chosen_options"] == ["Approve"]
     assert asked == []
 
 
 def test_nobody_approves_what_changed_while_they_thought(erp: Erp, asked: list[str]) -> None:
     stage(erp, bills([1]))
     operator = question(run()["close_id"])
-    operator.execute({})  # type: ignore[typeddict-item]
+    operator.execute({})
     stage(erp, bill(1, ["1"]))
     with pytest.raises(AirflowFailException, match="INV-1 was changed"):
-        operator.execute_complete({}, answer("Approve", name="A. Controller"))  # type: ignore[typeddict-item]
+        operator.execute_complete({}, answer("Approve", name="A. Controller"))
     assert rows(erp, "close", "status") == [("open",)]

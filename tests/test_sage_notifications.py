@@ -185,8 +185,7 @@ def test_calls_that_come_together_and_at_several_servers_start_one_run(products:
     with Site() as one, Site() as two:
         answers: list[int] = []
         senders = [
-            threading.Thread(target=lambda site=site: answers.append(site.post().status))  # type: ignore[misc]
-            for site in (one, two) * 5
+            threading.Thread(target=lambda site=site: answers.append(site.post().status)) for site in (one, two) * 5
         ]
         for sender in senders:
             sender.start()

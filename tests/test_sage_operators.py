@@ -130,7 +130,7 @@ def test_a_passcodes_end_may_be_written_in_many_ways() -> None:
     ):
         assert moment(written) == exact, written
     for span in (900, "900", "PT15M"):
-        left = moment(span) - datetime.now(tz=timezone.utc)  # type: ignore[operator]
+        left = moment(span) - datetime.now(tz=timezone.utc)
         assert timedelta(minutes=14) < left <= timedelta(minutes=15), span
     assert [moment(odd) for odd in (None, "", "soon", "9" * 30, {}, True)] == [None] * 6
 

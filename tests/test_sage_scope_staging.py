@@ -150,7 +150,7 @@ def contents(erp: Erp) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize(("conn_id", "scope", "field"), [("c" * 251, "S", "conn_id"), ("c", "S" * 129, "scope")])
 def test_a_name_that_is_too_long_is_told(conn_id: str, scope: str, field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"'{field}'.*longer than"):
-        Snapshot(None, conn_id, scope)  # type: ignore[arg-type] # looked at before anything is opened
+        Snapshot(None, conn_id, scope)
 
 
 # What a file holds

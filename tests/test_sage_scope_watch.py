@@ -87,7 +87,7 @@ def watching(
     async def run() -> list[dict[str, Any]]:
         trigger = SageScopeTrigger(**{"conn_id": CONN_ID, "scope": "Products", "poll_interval": 0.05, **changed})
         if kept is not None:
-            trigger.asset_state_store = kept  # type: ignore[assignment] # as Airflow 3.3 gives it
+            trigger.asset_state_store = kept
         watch = Watching(vendor, trigger)
         try:
             await body(watch)

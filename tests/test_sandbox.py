@@ -245,7 +245,7 @@ def test_only_the_billing_key_of_the_account_opens_the_billing_api(sandbox: Sand
         basic(sandbox, "guessed"),
         basic(sandbox, connection["extra"]["customers_api_key"]),
         basic(sandbox, connection["extra"]["cloudstore_api_key"]),
-        basic(sandbox, sandbox.vendors["twotcloud"].keys["revoked"]),  # type: ignore[attr-defined]
+        basic(sandbox, sandbox.vendors["twotcloud"].keys["revoked"]),
     ]
     assert {send(sandbox, "GET", INVOICES, headers=headers).status for headers in refused} == {403}
     assert get(sandbox, INVOICES).status == 200
@@ -512,7 +512,7 @@ def test_the_fixture_is_a_sandbox_for_users_tests(cloudbilling_sandbox: Sandbox)
 
 
 def test_hosts_that_others_can_reach_are_refused() -> None:
-    for host in ("0.0.0.0", "192.0.2.1", "example.test"):  # noqa: S104
+    for host in ("0.0.0.0", "192.0.2.1", "example.test"):  # noqa: S104 - refused
         with pytest.raises(ValueError, match="not a loopback address"):
             Sandbox(host=host)
 
@@ -572,7 +572,7 @@ def test_the_command_prints_connections_and_ends_on_sigterm() -> None:
     ("arguments", "words", "code"),
     [
         (["--help"], "/_sandbox/faults", 0),
-        (["--host", "0.0.0.0"], "not a loopback address", 2),  # noqa: S104
+        (["--host", "0.0.0.0"], "not a loopback address", 2),  # noqa: S104 - refused
         (["--last-month", "2026-13"], "not a month", 2),
         (["--faults", "nonsense"], "is none of status", 2),
         (["--months", "0"], "not within", 2),

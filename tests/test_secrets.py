@@ -157,7 +157,7 @@ def test_what_goes_wrong_shows_none_though_the_vendor_repeats_them_all(
         one, fields = vendor.vendors[name], repr(vendor.connections()[f"{name}_default"])
         own = {each: secret for each, secret in secrets.known().items() if repr(secret)[1:-1] in fields}
         assert own
-        one.answer = echoing(own, secrets.redirect, status, one)  # type: ignore[method-assign]
+        one.answer = echoing(own, secrets.redirect, status, one)
         connect(vendor, monkeypatch, conn_id=f"{name}_default", max_attempts=2 if status == 500 else 1)
     for name in BILLING:
         archive = str(witness.folder / "raw")

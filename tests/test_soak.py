@@ -59,7 +59,7 @@ def test_two_years_of_five_vendors_with_faults_leave_nothing_behind(
                 assert staged_sums(erp, name, kind, month) == expected_sums(vendor.truth(name, kind, month))
         assert set(statuses(erp)) == {"committed"}
         assert sent == len(rows(erp, "upload_item", "invoice_id", "status = 'accepted'"))
-        assert set(sage.records.values()) == {1}  # type: ignore[attr-defined]
+        assert set(sage.records.values()) == {1}
         record_property("months", MONTHS * 5)
         record_property("requests", len(vendor.requests))
         record_property("faults", fired(vendor))

@@ -137,7 +137,7 @@ def test_an_expired_token_is_renewed_once(sandbox: Sandbox) -> None:
     settings = connected(sandbox)
     with Client(SOURCE, settings) as client:
         client.request(SOURCE.probe(settings)).body.close()
-        sandbox.vendors["store365"].expire_tokens()  # type: ignore[attr-defined]
+        sandbox.vendors["store365"].expire_tokens()
         assert len(ids(list(singly(client.stream(SOURCE.invoices(OCTOBER, settings)))))) == 12
     assert [seen.status for seen in sandbox.requests][:5] == [200, 200, 401, 200, 200]
 
@@ -269,7 +269,7 @@ def test_a_list_that_never_ends_is_ended(size: int) -> None:
 
 @pytest.mark.parametrize(("manner", "words"), [("stuck", "nothing that did not come before"), ("endless", "one more")])
 def test_a_vendor_that_cannot_turn_pages_is_noticed(sandbox: Sandbox, manner: str, words: str) -> None:
-    sandbox.vendors["store365"].manner = manner  # type: ignore[attr-defined]
+    sandbox.vendors["store365"].manner = manner
     with pytest.raises(MalformedReplyError, match=words):
         imported(sandbox)
     assert len(sandbox.requests) < 30

@@ -161,7 +161,7 @@ class Books:
 
 
 def _changed(bill: Bill, changes: Counter[str]) -> Bill:
-    first = next(charge.line for subscription in bill.subscriptions for charge in subscription.charges)
+    first = next(bill.charges).line
 
     def raised(charge: Charge) -> Charge:
         if not changes["amount"] or charge.line != first:
