@@ -10,6 +10,7 @@ from staged import OCTOBER, Erp, dump, ids, invoice, invoices, load, open_stagin
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.reconcile import MarkPostedOperator
+from airflow_cloudbilling.staging.findings import accept, open_ones
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.uploads_sending import sending
@@ -80,14 +81,55 @@ def test_a_posted_invoice_stays_until_it_is_released(staging: Staging, erp: Erp)
     assert loaded.merged.invoices == 12
     assert posting.release(keys(1, 2), "A. Controller", "booked by mistake") == 2
     findings = rows(erp, "finding", "rule, invoice_id, accepted_by, accept_reason", "resolved_at IS NOT NULL")
-    told = [("changed-after-posting", "INV-1"), ("released", "INV-1"), ("released", "INV-2")]
-    told += [("withdrawn-after-posting", "INV-2")]
-    assert findings == [(*one, "A. Controller", "booked by mistake") for one in told]
+    decided = [("changed-after-posting", "INV-1"), ("released", "INV-1"), ("released", "INV-2")]
+    decided += [("withdrawn-after-posting", "INV-2")]
+    assert findings == [(*one, "A. Controller", "booked by mistake") for one in decided]
     merged = load(staging, changed).merged
     assert (merged.changed, merged.removed) == (1, 1)
     assert ids(erp) == set(map(str, range(12))) - {"2"}
     assert rows(erp, "invoice", "net_amount", "invoice_id = 'INV-1'") == [("11",)]
     assert len(rows(erp, "invoice", "invoice_id", "posted_at IS NOT NULL")) == 1
+
+
+def told(erp: Erp) -> list[tuple[str, str]]:
+    """Return what a person has yet to decide about posted invoices."""
+    return rows(erp, "finding", "rule, actual", "resolved_at IS NULL AND accepted_at IS NULL")
+
+
+def test_the_same_change_is_told_again_when_it_comes_back(staging: Staging, erp: Erp) -> None:
+    Posting(staging).mark(keys(1), "FI-1")
+    others = list(invoices(n for n in range(12) if n != 1))
+    changed, withdrawn = [*invoice(1, net="11"), *others], others
+    for items, finding in (
+        (changed, ("changed-after-posting", "13.1 EUR")),
+        (withdrawn, ("withdrawn-after-posting", "withdrawn")),
+    ):
+        for _ in range(2):  # and in between the vendor has it as it was posted
+            load(staging, items)
+            assert told(erp) == [finding]
+            load(staging, items)
+            assert told(erp) == [finding]
+            load(staging, invoices(range(12)))
+            assert told(erp) == []
+    assert rows(erp, "invoice_revision", "revision, reason") == [(1, "changed"), (2, "withdrawn")]
+
+
+def test_a_change_that_was_accepted_stays_quiet_until_the_invoice_is_released(staging: Staging, erp: Erp) -> None:
+    posting, as_posted = Posting(staging), list(invoices(range(12)))
+    changed = [*invoice(1, net="11"), *invoices(n for n in range(12) if n != 1)]
+    posting.mark(keys(1), "FI-1")
+    load(staging, changed)
+    accept(
+        staging, open_ones(staging, OCTOBER.period, "changed-after-posting"), "A. Controller", "a correction follows"
+    )
+    for items in (changed, as_posted, changed):
+        load(staging, items)
+        assert told(erp) == []
+    posting.release(keys(1), "A. Controller", "booked anew")
+    load(staging, as_posted)
+    posting.mark(keys(1), "FI-2")  # nobody has said that this posting may differ
+    load(staging, changed)
+    assert told(erp) == [("changed-after-posting", "13.1 EUR")]
 
 
 def test_an_open_upload_freezes_too_and_release_ends_it(staging: Staging, erp: Erp) -> None:

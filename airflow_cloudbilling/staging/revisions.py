@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, select
+from sqlalchemy import Connection, RowMapping, Select, Table, and_, delete, exists, insert, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
 from airflow_cloudbilling.exact import canonical
@@ -13,6 +13,7 @@ from airflow_cloudbilling.model import Finding, Slice
 from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
+from airflow_cloudbilling.staging.reading import same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
 RULES = {"changed": "changed-after-posting", "withdrawn": "withdrawn-after-posting"}
@@ -61,10 +62,17 @@ class Revisions:
         return exists().where(other, slices.c.invoice_id == self.tables.invoice.c.invoice_id)
 
     def _record(self, reason: str, row: Row, lines: Select[Any], staged: Row) -> None:
+        """Keep a version and tell it; one that came before, went and is back is told again."""
         last = self._last(row["invoice_id"])
-        if last and (last["reason"], last["content_hash"]) == (reason, row["content_hash"]):
+        if last is None or (last["reason"], last["content_hash"]) != (reason, row["content_hash"]):
+            self._keep(reason, row, lines, last["revision"] + 1 if last else 1)
+        elif self._is_told(reason, row):
             return
-        own = {**slice_values(self.slice), "revision": last["revision"] + 1 if last else 1, "reason": reason}
+        self._resolve([row["invoice_id"]])  # what was said of it before is no longer true
+        self._find(reason, row, staged)
+
+    def _keep(self, reason: str, row: Row, lines: Select[Any], revision: int) -> None:
+        own = {**slice_values(self.slice), "revision": revision, "reason": reason}
         target = self.tables.invoice_revision
         self.connection.execute(insert(target), [_values(target, {**row, **own})])
         target = self.tables.invoice_line_revision
@@ -72,8 +80,16 @@ class Revisions:
         if rows:
             key = {**own, "invoice_id": row["invoice_id"]}
             self.connection.execute(insert(target), [_values(target, {**r, **key}) for r in rows])
-        self._resolve([row["invoice_id"]])  # what was said of it before is no longer true
-        self._find(reason, row, staged)
+
+    def _is_told(self, reason: str, row: Row) -> bool:
+        """Whether a finding says so that is open, or that a person accepted and no release has ended since."""
+        finding, release = self.tables.finding, self.tables.finding.alias("release")
+        own = and_(of_slice(finding, self.slice, period=False), finding.c.invoice_id == row["invoice_id"])
+        same = and_(finding.c.rule == RULES[reason], finding.c.actual == _actual(reason, row))
+        released = and_(same_invoice(release, finding), release.c.rule == "released")
+        ended = exists().where(released, release.c.created_at >= finding.c.accepted_at)
+        stands = or_(finding.c.resolved_at.is_(None), and_(finding.c.accepted_at.is_not(None), ~ended))
+        return self.connection.execute(select(finding.c.finding_id).where(own, same, stands)).first() is not None
 
     def _last(self, invoice_id: str) -> RowMapping | None:
         revision = self.tables.invoice_revision
@@ -88,13 +104,12 @@ class Revisions:
         return dict(self.connection.execute(select(invoice).where(own)).mappings().one())
 
     def _find(self, reason: str, row: Row, staged: Row) -> None:
-        actual = "withdrawn" if reason == "withdrawn" else _gross(row)
         message = (
             f"Invoice {row['invoice_id']} was {reason} at the vendor after it was posted; the posted version stays. "
             "Accept the finding, or release the invoice and load the period again."
         )
-        rule, expected = RULES[reason], _gross(staged)
-        self.incoming.findings.tell(self.load_id, Finding(row["invoice_id"], rule, "error", expected, actual, message))
+        told = Finding(row["invoice_id"], RULES[reason], "error", _gross(staged), _actual(reason, row), message)
+        self.incoming.findings.tell(self.load_id, told)
 
     def _resolve(self, ids: Select[Any] | list[str]) -> None:
         self.incoming.findings.resolve(RULES.values(), self.tables.finding.c.invoice_id.in_(ids))
@@ -102,6 +117,10 @@ class Revisions:
 
 def _values(target: Table, row: Row) -> Row:
     return {column.name: row.get(column.name) for column in target.columns}
+
+
+def _actual(reason: str, row: Row) -> str:
+    return "withdrawn" if reason == "withdrawn" else _gross(row)
 
 
 def _gross(row: Row) -> str:
