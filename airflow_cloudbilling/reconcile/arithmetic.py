@@ -5,9 +5,10 @@ allowances and charges it equals BT-109, so BR-CO-10 compares the lines with tha
 some. BR-CO-11 and 12 sum up single allowances and charges, which no vendor states. What a vendor rounds, it may round:
 lines finer than the currency's smallest unit, and VAT of lines, which EN 16931 does not know.
 
-Of the rules on the VAT breakdown two are checked: each row has its VAT (BR-46), and the taxable amounts add up to the
-net amount, which is what BR-S-08 and its like for other categories come to together. EN 16931's own validation lets
-these be off by less than 1, so here they only warn.
+Of the rules on the VAT breakdown three are checked: each row has its VAT (BR-46), the taxable amounts add up to the
+net amount, which is what BR-S-08 and its like for other categories come to together, and where a vendor has no
+breakdown, the lines' rates make the VAT of the lines (BR-S-09). EN 16931's own validation lets the sums be off by less
+than 1, and a line's rate may not be all of its VAT, so these only warn.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _HALF, _HUNDREDTH = Decimal("0.5"), Decimal("0.01")
 _STATED = {"net_amount": "net", "tax_amount": "VAT", "gross_amount": "gross", "payable_amount": "due"}
 _CATEGORIES = {"Z": "Z", "E": "E", "AE": "AE", "K": "IC", "G": "G", "O": "O", "L": "IG", "M": "IP"}
 _BY_CATEGORY = {category: f"BR-{name}-08" for category, name in _CATEGORIES.items()}
-TAXABLE = frozenset({"BR-S-08", *_BY_CATEGORY.values()})
+BREAKDOWN = frozenset({"BR-S-08", "BR-S-09", *_BY_CATEGORY.values()})
 
 
 class Head(NamedTuple):
@@ -56,7 +57,8 @@ class Head(NamedTuple):
 class LineSums(NamedTuple):
     """What an invoice's lines come to.
 
-    :param nets: lines that have a net amount; ``taxes``: a VAT amount.
+    :param nets: lines that have a net amount; ``taxes``: a VAT amount; ``rates``: a net amount and a VAT rate.
+    :param rated: what the rates make of the net amounts, a hundred times.
     """
 
     lines: int = 0
@@ -64,6 +66,8 @@ class LineSums(NamedTuple):
     net: Decimal = _ZERO
     taxes: int = 0
     tax: Decimal = _ZERO
+    rates: int = 0
+    rated: Decimal = _ZERO
 
 
 class Tax(NamedTuple):
@@ -175,7 +179,10 @@ def _line_sum(head: Head, sums: LineSums, rounded_lines: Callable[[], Decimal]) 
 
 
 def _tax_sum(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broken]:
-    """BR-CO-14: BT-110 = Σ BT-117; without a breakdown the lines' VAT, each of which may have been rounded."""
+    """BR-CO-14: BT-110 = Σ BT-117; without a breakdown the lines' VAT, each of which may have been rounded.
+
+    BR-S-09: BT-117 = BT-116 x BT-119; without a breakdown what the lines' rates make of them, where VAT is stated.
+    """
     tax, stated = head.tax_amount, [row.tax_amount for row in taxes if row.tax_amount is not None]
     if tax is None:
         return
@@ -183,10 +190,24 @@ def _tax_sum(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broke
         expected = exact_sum(*stated)
         if len(stated) == len(taxes) and expected != tax:
             yield _broken("BR-CO-14", head, expected, tax, "The VAT (BT-110) is not the sum of the VAT breakdown.")
-    elif sums.lines == sums.taxes == head.line_count > 0:
+    elif sums.lines == head.line_count > 0:
+        yield from _tax_of_lines(head, sums, tax)
+
+
+def _tax_of_lines(head: Head, sums: LineSums, tax: Decimal) -> Iterator[Broken]:
+    def is_far(expected: Decimal) -> bool:
         tolerated = exact_product(subunit(head.currency), exact_product(Decimal(sums.lines), _HALF))
-        if exact_sum(sums.tax, tax.copy_negate()).copy_abs() > tolerated:
-            yield _broken("BR-CO-14", head, sums.tax, tax, "The VAT (BT-110) is not the sum of the lines' VAT.")
+        return exact_sum(expected, tax.copy_negate()).copy_abs() > tolerated
+
+    by_rate = exact_product(sums.rated, _HUNDREDTH)
+    adds_up = head.net_amount in (sums.net, rounded(sums.net, head.currency))  # else that is what is told
+    # VAT of some lines alone says nothing of the others, and where none is owed, as by reverse charge, no rate counts.
+    whole = tax and sums.taxes in (0, sums.lines) and sums.lines == sums.rates
+    if sums.lines == sums.taxes and is_far(sums.tax):
+        yield _broken("BR-CO-14", head, sums.tax, tax, "The VAT (BT-110) is not the sum of the lines' VAT.")
+    elif whole and adds_up and head.totals_origin == "stated" and is_far(by_rate):
+        expected, what = rounded(by_rate, head.currency), "The VAT (BT-110) is not what the lines' rates make of them."
+        yield _broken("BR-S-09", head, expected, tax, what)
 
 
 def _taxable(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broken]:

@@ -15,13 +15,13 @@ from uuid import uuid4
 from sqlalchemy import ColumnElement, Connection, and_, case, func, insert, or_, select, update
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.reconcile.arithmetic import TAXABLE, Broken
+from airflow_cloudbilling.reconcile.arithmetic import BREAKDOWN, Broken
 from airflow_cloudbilling.reconcile.reading import SliceKey
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.tables import Tables
 
 _BATCH = 500  # rows in one statement
-_WARNINGS = TAXABLE | {
+_WARNINGS = BREAKDOWN | {
     "BR-DEC",
     "amount-drift",
     "credit-without-invoice",

@@ -22,7 +22,7 @@ _PAGE = 500  # invoices read at once
 _LINES = 5_000  # lines held at once: one invoice may have a million
 _FIRST, _LAST = Head._fields.index("net_amount"), Head._fields.index("payable_amount") + 1  # of a head's amounts
 
-Line = tuple[str, Any, Any, "str | None", "str | None"]  # invoice_id, net, tax, customer_id, item_code
+Line = tuple[str, Any, Any, Any, "str | None", "str | None"]  # invoice_id, net, tax, rate, customer_id, item_code
 
 
 class SliceKey(NamedTuple):
@@ -78,7 +78,7 @@ class Reader:
         :param charges: takes in what they come to by customer and item.
         """
         line = self.tables.invoice_line
-        names = ("invoice_id", "net_amount", "tax_amount", "customer_id", "item_code")
+        names = ("invoice_id", "net_amount", "tax_amount", "tax_rate", "customer_id", "item_code")
         found: dict[str, _Added] = {invoice_id: _Added() for invoice_id in heads}
         with closing(self._stream(select(*(line.c[name] for name in names)).where(_in(line, key, heads)))) as rows:
             for chunk in rows.partitions():
@@ -87,7 +87,7 @@ class Reader:
                     _charge(chunk, heads, charges)
         if charges:
             bare = (head for head in heads.values() if not head.line_count)
-            _charge([(head.invoice_id, head.net_amount, None, None, None) for head in bare], heads, charges)
+            _charge([(head.invoice_id, head.net_amount, None, None, None, None) for head in bare], heads, charges)
         return [one.sums() for one in found.values()]
 
     def taxes(self, key: SliceKey, ids: Collection[str]) -> dict[str, list[Tax]]:
@@ -136,24 +136,27 @@ def _decimal(amount: Any) -> Decimal | None:
 class _Added:
     """What an invoice's lines come to so far; these loops run for every line, so they are plain."""
 
-    __slots__ = ("lines", "net", "nets", "tax", "taxes")
+    __slots__ = ("lines", "net", "nets", "rated", "rates", "tax", "taxes")
 
     def __init__(self) -> None:
-        self.lines = self.nets = self.taxes = 0
-        self.net = self.tax = Decimal(0)
+        self.lines = self.nets = self.taxes = self.rates = 0
+        self.net = self.tax = self.rated = Decimal(0)
 
     def sums(self) -> LineSums:
-        return LineSums(self.lines, self.nets, self.net, self.taxes, self.tax)
+        return LineSums(self.lines, self.nets, self.net, self.taxes, self.tax, self.rates, self.rated)
 
 
 def _add(lines: Iterable[Line], found: Mapping[str, _Added]) -> None:
     with exactly():
-        for invoice_id, net, tax, _, _ in lines:
+        for invoice_id, net, tax, rate, _, _ in lines:
             one = found[invoice_id]
             one.lines += 1
             if net is not None:
                 one.nets += 1
-                one.net += Decimal(net)
+                one.net += (amount := Decimal(net))
+                if rate is not None:
+                    one.rates += 1
+                    one.rated += amount * Decimal(rate)
             if tax is not None:
                 one.taxes += 1
                 one.tax += Decimal(tax)
@@ -162,7 +165,7 @@ def _add(lines: Iterable[Line], found: Mapping[str, _Added]) -> None:
 def _charge(lines: Iterable[Line], heads: Mapping[str, Head], charges: Charges) -> None:
     customers, items = charges
     with exactly():
-        for invoice_id, net, _, customer, item in lines:
+        for invoice_id, net, _, _, customer, item in lines:
             if net is None:
                 continue
             head, amount = heads[invoice_id], Decimal(net)

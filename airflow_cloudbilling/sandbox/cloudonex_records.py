@@ -8,9 +8,9 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.sandbox.bills import Bill, Charge
+from airflow_cloudbilling.sandbox.bills import Bill, Charge, priced
 from airflow_cloudbilling.sandbox.books import Books, InvoiceTruth, Truth
-from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, PRODUCTS, Customer
+from airflow_cloudbilling.sandbox.catalogue import CUSTOMERS, PRODUCTS, Currency, Customer
 from airflow_cloudbilling.sandbox.data import Reseller
 
 Record = dict[str, Any]
@@ -70,9 +70,21 @@ class Ledger(Books):
         sums = super().truth(kind, start, end)
         return {code: one._replace(line_tax=Decimal(0)) if self._rows else one for code, one in sums.items()}
 
+    def _present(self, kind: str, month: Period, index: int) -> Bill | None:
+        bill = super()._present(kind, month, index)
+        if bill is None or not self._rows:
+            return bill
+        return bill.with_charges(lambda charge: _taxed(charge, bill.currency))  # of which the row states the sum alone
+
     def line_tax(self, charge: Charge) -> Decimal | None:
         """Return a line's tax as far as it is stated: 0.00 of a line that costs something says nothing."""
         return None if self._rows or (not charge.tax and charge.net) else charge.tax
+
+
+def _taxed(charge: Charge, currency: Currency) -> Charge:
+    """Return a charge with the tax that its rate makes."""
+    bare = charge._replace(tax=Decimal(0))
+    return charge if charge.tax is not None else priced(bare, currency, charge.unit_price, charge.discount)
 
 
 def document(bill: Bill, status: str) -> Record:
