@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,28 +66,34 @@ def preview_of(
     :param conn_id: of the vendor, which is asked.
     :param make: makes the import, of its arguments.
     """
-    with tempfile.TemporaryDirectory(prefix="cloudbilling-preview-") as folder:
-        os.environ[f"AIRFLOW_CONN_{_OWN.upper()}"] = json.dumps(
-            {"conn_type": "sqlite", "host": str(Path(folder, "preview.db"))}
-        )
-        try:
-            task = make(
-                task_id="preview", conn_id=conn_id, staging_conn_id=_OWN, kind=kind, period=period, keep_raw=False,
-                on_reject="quarantine", deferrable=False,
-            )  # fmt: skip
-            loaded = [*task.load_slices({})]
-            changes, counts = list[Change](), Counter[str](rejected=sum(one.rejected for one in loaded))
-            with snapshot(look_into_staging(_OWN).engine) as there, snapshot(staging.engine) as here:
-                known = version_of(here, staging.tables) is not None
-                for one in loaded:
-                    for change in _changes(there, here if known else None, staging.tables, one.slice):
-                        counts["unchanged" if change is None else change.change] += 1
-                        if change is not None:
-                            changes.append(change)
-        finally:
-            del os.environ[f"AIRFLOW_CONN_{_OWN.upper()}"]
+    with _own_database():
+        task = make(
+            task_id="preview", conn_id=conn_id, staging_conn_id=_OWN, kind=kind, period=period, keep_raw=False,
+            on_reject="quarantine", deferrable=False,
+        )  # fmt: skip
+        loaded = [*task.load_slices({})]
+        changes, counts = list[Change](), Counter[str](rejected=sum(one.rejected for one in loaded))
+        with snapshot(look_into_staging(_OWN).engine) as there, snapshot(staging.engine) as here:
+            known = version_of(here, staging.tables) is not None
+            for one in loaded:
+                for change in _changes(there, here if known else None, staging.tables, one.slice):
+                    counts["unchanged" if change is None else change.change] += 1
+                    if change is not None:
+                        changes.append(change)
     names = ("new", "changed", "removed", "frozen", "unchanged", "rejected")
     return changes, {name: counts[name] for name in names}
+
+
+@contextmanager
+def _own_database() -> Iterator[None]:
+    """Let the connection ``_OWN`` be an empty database, which goes again at the end."""
+    name = f"AIRFLOW_CONN_{_OWN.upper()}"
+    with tempfile.TemporaryDirectory(prefix="cloudbilling-preview-") as folder:
+        os.environ[name] = json.dumps({"conn_type": "sqlite", "host": str(Path(folder, "preview.db"))})
+        try:
+            yield
+        finally:
+            del os.environ[name]
 
 
 def _changes(there: Connection, here: Connection | None, tables: Tables, slice_: Slice) -> Iterator[Change | None]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.page.ledger import AMOUNTS
-from airflow_cloudbilling.page.matrix import Matrix
+from airflow_cloudbilling.page.matrix import Column, Matrix
 
 WIDTH, HEIGHT = 640, 200
 LEFT = 78  # where the scale ends
@@ -73,20 +73,28 @@ def chart(matrix: Matrix, currency: str, kind: str, amount: str) -> Chart:
 
     step = (WIDTH - LEFT) / max(len(rows), 1)
     width = min(step * 0.62, 54)
-    bars = []
+    bars: list[Bar] = []
     for n, (row, own) in enumerate(zip(rows, values, strict=True)):
         x = round(LEFT + n * step + (step - width) / 2, 2)
-        ends = {True: Decimal(0), False: Decimal(0)}
-        for column, value in zip(columns, own, strict=True):
-            if value:
-                begin, ends[value > 0] = ends[value > 0], ends[value > 0] + value
-                edges = sorted((y(begin), y(ends[value > 0])))
-                size = (x, edges[0], round(width, 2), round(max(edges[1] - edges[0], 1), 2))
-                bars.append(Bar(*size, column.provider, row.period, value))
+        for column, value, begin, end in _stacked(columns, own):
+            edges = sorted((y(begin), y(end)))
+            size = (x, edges[0], round(width, 2), round(max(edges[1] - edges[0], 1), 2))
+            bars.append(Bar(*size, column.provider, row.period, value))
     labels = [(round(LEFT + (n + 0.5) * step, 2), row.period) for n, row in enumerate(rows)]
     scale = [Tick(y(one), one) for one in ticks]
     vendors = {column.provider: every.index(column.provider) for column in columns}
     return Chart(currency, kind, amount, vendors, bars, scale, labels)
+
+
+def _stacked(
+    columns: Sequence[Column], values: Sequence[Decimal]
+) -> Iterator[tuple[Column, Decimal, Decimal, Decimal]]:
+    """Yield what is not zero with where it begins and ends: upwards from zero, and what is negative downwards."""
+    ends = {True: Decimal(0), False: Decimal(0)}
+    for column, value in zip(columns, values, strict=True):
+        if value:
+            begin, ends[value > 0] = ends[value > 0], ends[value > 0] + value
+            yield column, value, begin, ends[value > 0]
 
 
 def _scale(low: Decimal, high: Decimal) -> list[Decimal]:

@@ -38,13 +38,7 @@ def findings(
     """
     finding = tables.finding
     where = [finding.c[name] == value for name, value in of.items()]
-    where.append(
-        {
-            "open": is_open(finding),
-            "accepted": and_(finding.c.accepted_at.is_not(None), finding.c.resolved_at.is_(None)),
-            "resolved": finding.c.resolved_at.is_not(None),
-        }[which]
-    )
+    where.append(_is(which, finding))
     if seen is not None:
         where.append(tuple_(*(finding.c[name] for name in KEY[:3])).in_(list(seen)))
     by = [finding.c[name] for name in _FINDING]
@@ -54,6 +48,14 @@ def findings(
     rows = _rows(connection, finding, query)
     more = json.dumps([rows[most - 1][name] for name in _FINDING]) if len(rows) > most else None
     return Listed(rows[:most], more)
+
+
+def _is(which: str, finding: Table) -> ColumnElement[bool]:
+    return {
+        "open": is_open(finding),
+        "accepted": and_(finding.c.accepted_at.is_not(None), finding.c.resolved_at.is_(None)),
+        "resolved": finding.c.resolved_at.is_not(None),
+    }[which]
 
 
 def every_finding(

@@ -198,22 +198,24 @@ def _cii_line(charge: Charge, bill: Bill) -> str:
     return element(
         "ram:IncludedSupplyChainTradeLineItem",
         element("ram:AssociatedDocumentLineDocument", element("ram:LineID", str(charge.line))),
-        element(
-            "ram:SpecifiedTradeProduct",
-            element("ram:SellerAssignedID", charge.product.sku),
-            element("ram:Name", escape(charge.product.name)),
-        ),
+        _cii_product(charge),
         element("ram:SpecifiedLineTradeAgreement", price),
         element("ram:SpecifiedLineTradeDelivery", quantity),
         element(
             "ram:SpecifiedLineTradeSettlement",
             _cii_tax(bill),
-            element(
-                "ram:BillingSpecifiedPeriod",
-                _cii_day("ram:StartDateTime", charge.start),
-                _cii_day("ram:EndDateTime", charge.end),
-            ),
+            _cii_period(charge),
             allowance if charge.discount else "",
             element("ram:SpecifiedTradeSettlementLineMonetarySummation", total),
         ),
     )
+
+
+def _cii_product(charge: Charge) -> str:
+    sku, name = charge.product.sku, escape(charge.product.name)
+    return element("ram:SpecifiedTradeProduct", element("ram:SellerAssignedID", sku), element("ram:Name", name))
+
+
+def _cii_period(charge: Charge) -> str:
+    start, end = _cii_day("ram:StartDateTime", charge.start), _cii_day("ram:EndDateTime", charge.end)
+    return element("ram:BillingSpecifiedPeriod", start, end)

@@ -27,18 +27,8 @@ class StagedInvoices:
         self.tables = tables
 
     def keys(self, period: Period, kind: str) -> Iterator[InvoiceKey]:
-        """Yield the keys of the invoices that a period's slices return, account by account."""
-        slices = self.tables.slice_invoice
-        of_period = and_(slices.c.period == str(period), slices.c.kind == kind)
-        names = (slices.c.provider, slices.c.account)
-        accounts = self.connection.execute(select(*names).where(of_period).distinct().order_by(*names)).all()
-        for provider, account in accounts:
-            own = and_(of_period, slices.c.provider == provider, slices.c.account == account)
-            query = select(slices.c.invoice_id).where(own).order_by(slices.c.invoice_id).limit(_KEYS)
-            page = list(self.connection.scalars(query))
-            while page:
-                yield from (InvoiceKey(provider, account, kind, invoice_id) for invoice_id in page)
-                page = list(self.connection.scalars(query.where(slices.c.invoice_id > page[-1])))
+        """Yield the keys of the invoices that a period's slices return, as :func:`keys_of_period` does."""
+        return keys_of_period(self.connection, self.tables, period, kind)
 
     def head(self, key: InvoiceKey) -> Row:
         """Return an invoice.
@@ -63,3 +53,18 @@ class StagedInvoices:
         own = and_(*(table.c[name] == value for name, value in zip(KEY, key, strict=True)))
         query = query.where(own).order_by(table.c[order]) if order else query.where(own)
         return (of_table(table, row) for row in stream(self.connection, query))
+
+
+def keys_of_period(connection: Connection, tables: Tables, period: Period, kind: str) -> Iterator[InvoiceKey]:
+    """Yield the keys of the invoices that a period's slices return, in their order, account by account."""
+    slices = tables.slice_invoice
+    of_period = and_(slices.c.period == str(period), slices.c.kind == kind)
+    names = (slices.c.provider, slices.c.account)
+    accounts = connection.execute(select(*names).where(of_period).distinct().order_by(*names)).all()
+    for provider, account in accounts:
+        own = and_(of_period, slices.c.provider == provider, slices.c.account == account)
+        query = select(slices.c.invoice_id).where(own).order_by(slices.c.invoice_id).limit(_KEYS)
+        page = list(connection.scalars(query))
+        while page:
+            yield from (InvoiceKey(provider, account, kind, invoice_id) for invoice_id in page)
+            page = list(connection.scalars(query.where(slices.c.invoice_id > page[-1])))

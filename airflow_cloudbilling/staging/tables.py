@@ -44,8 +44,13 @@ class Tables(OutgoingTables):
         super().__init__(schema)
         self._invoices()
         self._slices()
+        self._documents()
         self._loads()
+        self._exchanges()
+        self._findings()
+        self._waiting()
         self._uploads()
+        self._upload_items()
         self._closes()
         self._scopes()
         self._version()
@@ -84,6 +89,8 @@ class Tables(OutgoingTables):
             Column("invoice_id", code(255), primary_key=True, comment="the vendor's identifier"),
         )
         self._by_invoice(self.slice_invoice)
+
+    def _documents(self) -> None:
         self.document = self._table(
             "document",
             "files that came with invoices",
@@ -126,6 +133,8 @@ class Tables(OutgoingTables):
             Column("replay_of", code(36), comment="the load whose archived answers were read again"),
         )
         Index(f"{self.load.name}_by_slice", *(self.load.c[n] for n in ("provider", "account", "kind", "period")))
+
+    def _exchanges(self) -> None:
         self.request = self._table(
             "request",
             "every exchange with a vendor, without secrets",
@@ -148,6 +157,8 @@ class Tables(OutgoingTables):
             Column("reason", TEXT, nullable=False, comment="field, what was expected, what came"),
             Column("raw", TEXT, comment="the cleaned text of the record"),
         )
+
+    def _findings(self) -> None:
         self.finding = self._table(
             "finding",
             "what a person should look at",
@@ -164,6 +175,8 @@ class Tables(OutgoingTables):
             *texts(accepted_by="the person", accept_reason="in the person's words"),
         )
         self._by_invoice(self.finding)
+
+    def _waiting(self) -> None:
         self.spool = self._table(
             "spool",
             "pages received before a deferral; deleted when the load ends",

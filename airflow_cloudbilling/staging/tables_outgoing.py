@@ -75,6 +75,8 @@ class OutgoingTables:
             Column("word", TEXT, comment="resolve= of the task that sent it, which is not about this file"),
             Column("period", code(32), comment="of the invoices in it, half-open, start/end; of a close its own"),
         )
+
+    def _upload_items(self) -> None:
         self.upload_item = self._table(
             "upload_item",
             "which staged invoices went into which upload, and the result of each",

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 from airflow_cloudbilling.model import Outcome
 from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.posting import InvoiceKey
+from airflow_cloudbilling.staging.reading import same_invoice
 from airflow_cloudbilling.staging.uploads import UNDECIDED, Upload, Uploads
 from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
@@ -160,10 +161,10 @@ class Results:
         """Count the invoices that ended so and were neither posted nor sent again since."""
         tables = self.uploads.staging.tables
         item, invoice = tables.upload_item.alias(), tables.invoice
-        same = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields))
         settled = is_frozen(tables) if status == "rejected" else invoice.c.posted_at.is_not(None)
         ended = and_(item.c.upload_id == self.upload.upload_id, item.c.status == status, ~settled)
-        return connection.scalar(select(func.count()).select_from(item.join(invoice, same)).where(ended)) or 0
+        both = item.join(invoice, same_invoice(item, invoice))
+        return connection.scalar(select(func.count()).select_from(both).where(ended)) or 0
 
     def _told(self, connection: Connection) -> tuple[Outcome, ...]:
         """Return the first records that were not accepted, as the ledger has them."""

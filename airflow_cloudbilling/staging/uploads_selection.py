@@ -14,13 +14,12 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.staging.closes import members_of, slices_of, stood_with
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
+from airflow_cloudbilling.staging.invoices import keys_of_period
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
-from airflow_cloudbilling.staging.reading import TAKEN_BACK, let_the_database_learn, of_table
+from airflow_cloudbilling.staging.reading import TAKEN_BACK, Row, let_the_database_learn, of_table, same_invoice
 from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
-Row = dict[str, Any]
-_PAGE = 500  # keys read at once
 _LINES = 20_000  # lines read at once, of one invoice more if it has more
 
 
@@ -97,7 +96,7 @@ class Selection:
         tables, uploads = self.staging.tables, dict[str, int]()
         invoice, item = tables.invoice, tables.upload_item
         free = posted = before = 0
-        in_upload = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.status.in_(FROZEN_STATES))
+        in_upload = and_(same_invoice(item, invoice), item.c.status.in_(FROZEN_STATES))
         early = self._posted_before()
         let_the_database_learn(self.staging.engine, tables.invoice, tables.invoice_line, tables.slice_invoice)
         for part in self._parts(connection):
@@ -112,7 +111,7 @@ class Selection:
     def has_some_of(self, upload_id: str, connection: Connection) -> bool:
         """Whether one of the invoices is in an upload, whatever became of it."""
         invoice, item = self.staging.tables.invoice, self.staging.tables.upload_item
-        same = and_(*(item.c[n] == invoice.c[n] for n in InvoiceKey._fields), item.c.upload_id == upload_id)
+        same = and_(same_invoice(item, invoice), item.c.upload_id == upload_id)
         found = select(item.c.invoice_id).select_from(invoice.join(item, same)).limit(1)
         return any(connection.scalar(found.where(part)) is not None for part in self._parts(connection))
 
@@ -156,23 +155,15 @@ class Selection:
 
         Every database finds rows by ids, whatever it knows of its tables; a join may take hours where it knows nothing.
         """
-        keys = iter(sorted(self.hashes)) if self.approved else self._keys(connection)
+        keys = iter(sorted(self.hashes)) if self.approved else self._of_period(connection)
         for account, of_account in groupby(keys, key=lambda key: key[:3]):
             for chunk in chunks(key.invoice_id for key in of_account):
                 yield in_account(self.staging.tables.invoice, account, chunk)
 
-    def _keys(self, connection: Connection) -> Iterator[InvoiceKey]:
-        """Yield the keys of a period's invoices in their order, account by account."""
-        slices = self.staging.tables.slice_invoice
-        names = [slices.c[n] for n in ("provider", "account", "kind")]
-        of_period = and_(slices.c.kind == self.kind, slices.c.period == str(self.period))
-        for account in connection.execute(select(*names).where(of_period).distinct().order_by(*names)).all():
-            own = and_(*(slices.c[n] == value for n, value in account._mapping.items()), of_period)
-            query = select(slices.c.invoice_id).where(own).order_by(slices.c.invoice_id).limit(_PAGE)
-            page = list(connection.scalars(query))
-            while page:
-                yield from (InvoiceKey(account[0], account[1], account[2], invoice_id) for invoice_id in page)
-                page = list(connection.scalars(query.where(slices.c.invoice_id > page[-1])))
+    def _of_period(self, connection: Connection) -> Iterator[InvoiceKey]:
+        assert self.period is not None
+        assert self.kind is not None
+        return keys_of_period(connection, self.staging.tables, self.period, self.kind)
 
     def _count(self, connection: Connection, which: ColumnElement[bool]) -> int:
         counted = select(func.count()).select_from(self.staging.tables.invoice).where(which)
