@@ -141,6 +141,9 @@ class SageConnectedCloudHook(BillingHook):
         :param sha256: its hex digest.
         :param on_tracking_id: is told Sage's id of the upload the moment it is known: of a presigned upload that is
             before the file goes out.
+        :param media: what the file is, as ``Content-Type`` says it.
+        :param client: an open one; None: one of its own.
+        :raises ConfigurationError: when the file is of another size by now.
         :raises InDoubtError: when the file may have arrived or not; it is never sent again by itself.
         :raises RefusedError: when Sage did not take it.
         :raises UnavailableError: when it was not sent.
