@@ -35,7 +35,7 @@ from airflow_cloudbilling.source import (
     Source,
     Verdict,
 )
-from airflow_cloudbilling.sources.oauth import basic, read_token, token_url
+from airflow_cloudbilling.sources.authentication import basic, read_token, token_url
 
 KEY = "key+/with=signs&more"
 

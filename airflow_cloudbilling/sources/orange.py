@@ -14,7 +14,7 @@ from airflow_cloudbilling.parse import Malformed, clean, fold
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Field, Settings
 from airflow_cloudbilling.source import Ahead, Ask, Conversation, Credential, Endpoint, Reply, Request, Source, Verdict
-from airflow_cloudbilling.sources.oauth import basic, read_token, token_url
+from airflow_cloudbilling.sources.authentication import basic, read_token, token_url
 from airflow_cloudbilling.sources.orange_answers import (
     judge,
     key_notice,

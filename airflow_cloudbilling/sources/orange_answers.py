@@ -12,7 +12,7 @@ from airflow_cloudbilling.parse.records import read_value
 from airflow_cloudbilling.redaction import redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Again, Ok, Refused, Renew, Reply, Verdict
-from airflow_cloudbilling.sources.oauth import basic
+from airflow_cloudbilling.sources.authentication import basic
 
 _KEY_WARNING_DAYS = 30
 _EXPIRED, _TOO_MANY = 42, 53

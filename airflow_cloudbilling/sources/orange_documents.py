@@ -7,11 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.errors import ConfigurationError, RecordError
-from airflow_cloudbilling.model import (
-    Outside,
-    Period,
-    Reject,
-)
+from airflow_cloudbilling.model import Outside, Period, Reject
 from airflow_cloudbilling.parse import (
     Fields,
     Names,

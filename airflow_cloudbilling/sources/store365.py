@@ -30,7 +30,7 @@ from airflow_cloudbilling.source import (
     Source,
     Verdict,
 )
-from airflow_cloudbilling.sources.oauth import read_token, token_url
+from airflow_cloudbilling.sources.authentication import read_token, token_url
 from airflow_cloudbilling.sources.store365_names import NAMES, SHAPE
 from airflow_cloudbilling.sources.store365_pages import Listing, changed, counters, every_record, one_record, ordered
 from airflow_cloudbilling.urls import path_part

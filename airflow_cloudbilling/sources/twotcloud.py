@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +40,7 @@ from airflow_cloudbilling.source import (
     Request,
     Verdict,
 )
+from airflow_cloudbilling.sources.authentication import basic
 from airflow_cloudbilling.sources.twotcloud_apis import ACCEPT, ENDPOINTS, ByEndpoint
 
 # The names of both formats: kb.copaco.cloud, "Billing API - invoices (JSON)" and "(XML)". XML has one element a record
@@ -183,13 +183,13 @@ class TwoTCloud(ByEndpoint):
             )
         if ":" in settings.login:
             raise ConfigurationError("an account ID has no colon.", conn_id=settings.conn_id, field="login")
-        headers = {**request.headers, "Authorization": f"Basic {_basic(settings.login, key)}"}
+        headers = {**request.headers, "Authorization": f"Basic {basic(settings.login, key)}"}
         return replace(request, headers=headers)
 
     def secrets(self, settings: Settings) -> list[str]:
         """Return the keys and the Basic values made of them."""
         keys = [key for field in _KEYS.values() if (key := self._key(field, settings))]
-        return [*keys, *(_basic(settings.login, key) for key in keys)]
+        return [*keys, *(basic(settings.login, key) for key in keys)]
 
     def _key(self, field: str, settings: Settings) -> str:
         return settings.password if field == "password" else str(settings.options.get(field) or "")
@@ -262,7 +262,3 @@ class TwoTCloud(ByEndpoint):
 
 
 _DEFAULTS = {field.name: field.default for field in TwoTCloud.fields}
-
-
-def _basic(login: str, key: str) -> str:
-    return base64.b64encode(f"{login}:{key}".encode()).decode()

@@ -1,4 +1,4 @@
-"""What vendors with OAuth 2 have in common: where their tokens come from, and how the answer that holds one is read."""
+"""What several vendors ask of a login: a Basic header; OAuth 2's token endpoint, and the answer that holds a token."""
 
 from __future__ import annotations
 
