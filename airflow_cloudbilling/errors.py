@@ -16,7 +16,8 @@ CloudBillingError                 the base; every error of this package is one
 │   └── RemovalError              more invoices would vanish than ``max_removed`` allows
 ├── FindingsError                 a month was reconciled, and has findings that a person mends or accepts
 ├── StagingError                  the staging database refused
-└── ArchiveError                  the archive cannot be written or read, or what it holds is damaged; look at the store
+├── ArchiveError                  the archive cannot be written or read, or what it holds is damaged; look at the store
+└── FullDiskError                 this machine's disk is full; free space there, then a retry ends right
 
 Messages name the connection, the field or record, what was expected and what to do next. They never carry a secret.
 """
@@ -142,3 +143,7 @@ class StagingError(CloudBillingError):
 
 class ArchiveError(CloudBillingError):
     """The archive cannot be written or read, or an object in it is damaged."""
+
+
+class FullDiskError(CloudBillingError):
+    """A temporary file of this machine cannot be written, because its disk is full."""

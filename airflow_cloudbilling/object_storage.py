@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from airflow.sdk import ObjectStoragePath
 
+from airflow_cloudbilling import disk
 from airflow_cloudbilling.errors import ArchiveError, CloudBillingError, ConfigurationError
 from airflow_cloudbilling.redaction import clean
 
@@ -92,10 +93,10 @@ class Place:
         except CloudBillingError:
             raise
         except Exception as error:  # stores raise what their libraries raise, and many are no OSError
-            raise ArchiveError(
-                f"{self.uri(name)} {what} ({in_words(error)}). Look at the {self._field} {self.location!r} and its"
-                " connection."
-            ) from error
+            look = f"Look at the {self._field} {self.location!r} and its connection."
+            if disk.is_full(error):
+                look = f"Free space for the {self._field} {self.location!r}, and run the task again."
+            raise ArchiveError(f"{self.uri(name)} {what} ({in_words(error)}). {look}") from error
 
 
 def in_words(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Uploads in processes of their own that really die: at a step of theirs, or when Sage says so.
 
-One process imports all, and forks a child for each upload. Steps are before and after each statement and before each
-commit; the child kills itself at the one that it is told.
+One process imports all, also what a first child found missing, and forks a child for each upload. Steps are before and
+after each statement and before each commit; the child kills itself at the one that it is told.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 _PROGRAM = """
-    import json, os, signal, sys, traceback
+    import importlib, json, os, signal, sys, traceback
 
     import airflow_cloudbilling.hooks.sage, airflow_cloudbilling.staging.uploads_results
     from airflow_cloudbilling.operators import database, sage_following, sage_outbox, sage_units
@@ -24,7 +24,7 @@ _PROGRAM = """
     from uploading import Task, upload
 
     def work(kill_at, run, arguments):
-        steps = 0
+        steps, known = 0, {*sys.modules}
 
         def step(*_):
             nonlocal steps
@@ -37,7 +37,7 @@ _PROGRAM = """
         try:
             result = upload(Task(*run), **arguments)
             step()  # all is done, and nobody was told
-            return {"steps": steps, "result": result}
+            return {"steps": steps, "result": result, "modules": sorted({*sys.modules} - known)}
         except Exception as error:
             return {"steps": steps, "error": f"{type(error).__name__}: {error}"}
 
@@ -60,7 +60,13 @@ _PROGRAM = """
         with os.fdopen(reading, "rb") as told:
             said = told.read()
         _, status = os.waitpid(pid, 0)
-        print(json.dumps([os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, json.loads(said or "{}")]), flush=True)
+        answer = json.loads(said or "{}")
+        print(json.dumps([os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, answer]), flush=True)
+        for name in answer.get("modules", ()):
+            try:
+                importlib.import_module(name)
+            except Exception:
+                pass  # a name that is no module's own, such as multiprocessing's of the main one
 """
 
 

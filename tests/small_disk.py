@@ -1,6 +1,7 @@
-"""Staging databases on a disk of a few megabytes that really fills up; servers are of the test's own, none is harmed.
+"""Disks of a few megabytes that really fill up, for a worker or a database; servers are of the test's own.
 
-It takes the right to mount, and for a server its programs on this machine: :data:`KINDS` are those that can be tried.
+It takes the right to mount, and for a server its programs on this machine: :data:`KINDS` are the databases that can be
+tried, :data:`FOLDERS` the disks of a worker.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sqlalchemy.pool import NullPool
 from staged import DRIVERS, SERVERS, Erp
 
 SIZE = 32_000_000  # bytes
+BALLAST = "ballast"  # the file that fills a disk
 LEFT = 200_000  # bytes, on a full disk: enough for what is there, too little for a load
 MOUNT = 1 << 21  # CAP_SYS_ADMIN, in the kernel's capability.h
 _USERS = {"postgres": "postgres", "mysql": "mysql"}  # who a server runs as when root starts it
@@ -44,6 +46,18 @@ def _kinds() -> list[str]:
 
 
 KINDS = _kinds()
+FOLDERS = ["tmpfs"] if KINDS else []
+
+
+def fill(disk: Path, left: int) -> None:
+    """Leave so many bytes on a disk, or less than a block more."""
+    room = os.statvfs(disk)
+    (disk / BALLAST).write_bytes(b"\0" * max(room.f_bavail * room.f_bsize - left, 0))
+
+
+def free(disk: Path) -> None:
+    """Make room again."""
+    (disk / BALLAST).unlink(missing_ok=True)
 
 
 class Small(NamedTuple):
@@ -55,12 +69,11 @@ class Small(NamedTuple):
 
     def fill(self) -> None:
         """Leave hardly any room on the disk."""
-        room = os.statvfs(self.disk)
-        (self.disk / "ballast").write_bytes(b"\0" * (room.f_bavail * room.f_bsize - LEFT))
+        fill(self.disk, LEFT)
 
     def free(self) -> None:
         """Make room again, as a person would; MariaDB ends itself on a full disk, and is started again."""
-        (self.disk / "ballast").unlink()
+        free(self.disk)
         if self.server and self.server.process.poll() is not None:
             self.server.start()
 
@@ -74,26 +87,30 @@ def small(kind: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Small]:
         folder.chmod(0o755)  # a server has a user of its own
         disk = folder / "disk"
         if kind == "sqlite":
-            after.enter_context(_mounted(disk))
+            after.enter_context(mounted(disk))
             yield Small(Erp(kind, disk), disk)
             return
         server = after.enter_context(Server(kind, folder / "data"))
         monkeypatch.setenv(SERVERS[kind], server.url)
         erp = Erp(kind, folder, bare=True)
         if kind == "postgres":
-            after.enter_context(_mounted(disk, kind))
+            after.enter_context(mounted(disk, kind))
             erp._on_server(f"CREATE TABLESPACE small LOCATION '{disk}'")
             erp._on_server(f"ALTER DATABASE {erp.name} SET default_tablespace = small")
         else:  # a database is a folder
             disk = folder / "data" / erp.name
             options = (disk / "db.opt").read_bytes()
-            after.enter_context(_mounted(disk, kind))
+            after.enter_context(mounted(disk, kind))
             (disk / "db.opt").write_bytes(options)
         yield Small(erp, disk, server)
 
 
 @contextmanager
-def _mounted(folder: Path, kind: str = "") -> Iterator[None]:
+def mounted(folder: Path, kind: str = "") -> Iterator[None]:
+    """Let a folder be a disk of :data:`SIZE`.
+
+    :param kind: of the server that owns it; empty: this process.
+    """
     folder.mkdir(exist_ok=True)
     owner = f",uid={_USERS[kind]},gid={_USERS[kind]}" if kind else ""
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=700{owner}", "tmpfs", folder], check=True)

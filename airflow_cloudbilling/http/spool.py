@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, ClassVar, NamedTuple, cast
 
+from airflow_cloudbilling import disk
 from airflow_cloudbilling.errors import MalformedReplyError, RefusedError, UnavailableError, VendorError
 
 IN_MEMORY = 1024 * 1024  # bytes that stay in memory; also the size of a write
@@ -76,7 +77,7 @@ async def receive(chunks: AsyncIterator[bytes], encoding: str, cap: int, secrets
         await spool.add(decoder.end())
         return await spool.finish()
     except BaseException as error:
-        spool.body.close()
+        disk.discard(spool.body)
         if isinstance(error, zlib.error):
             raise CutError(f"the gzip body is broken ({error})") from None
         raise
@@ -107,7 +108,6 @@ class _Spool:
             await asyncio.to_thread(self._write, 0)
         else:
             self._write(0)
-        self.body.seek(0)
         return Spooled(self.body, self._written, self._hash.hexdigest(), self._echoed)
 
     def _write(self, held: int | None = None) -> None:
@@ -118,6 +118,8 @@ class _Spool:
         self._hash.update(data)
         try:
             self.body.write(data)
+            if held == 0:
+                self.body.seek(0)  # writes what is left in between
         except OSError as error:
             raise DiskError(f"cannot be kept in a temporary file ({error}); free space or set TMPDIR") from error
 

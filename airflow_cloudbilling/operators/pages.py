@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import IO, TYPE_CHECKING, cast
 
+from airflow_cloudbilling import disk
 from airflow_cloudbilling.http.spool import IN_MEMORY
 from airflow_cloudbilling.operators.replay import request_key, told_headers
 from airflow_cloudbilling.parse.json_cut import without_fields
@@ -81,7 +82,7 @@ class WaitingPages:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        disk.discard(self._file)
 
     def _with_bodies(self) -> Iterator[SpooledPage]:
         while page := self._file.readline():

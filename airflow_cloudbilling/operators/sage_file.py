@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any
 
+from airflow_cloudbilling import disk
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.exact import canonical, exact_sum
 from airflow_cloudbilling.parse.records import json_text
@@ -41,8 +42,8 @@ class OutgoingFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.content.close()
-        self._items.close()
+        disk.discard(self.content)
+        disk.discard(self._items)
 
     @property
     def sha256(self) -> str:

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Generic, TypeVar
 
+from airflow_cloudbilling import disk
+
 Item = TypeVar("Item")
 
 
@@ -51,5 +53,5 @@ class Spill(Generic[Item]):
         """Forget everything and give the disk space back."""
         self._recent, self._size, self._batches = [], 0, 0
         if self._file:
-            self._file.close()
+            disk.discard(self._file)
             self._file = None

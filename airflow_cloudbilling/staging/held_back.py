@@ -6,6 +6,8 @@ import marshal
 import tempfile
 from collections.abc import Collection, Iterator
 
+from airflow_cloudbilling import disk
+
 Group = tuple[int, bytes]  # the ordinal of an invoice, and rows of some of its lines as a block
 
 
@@ -31,4 +33,4 @@ class HeldBack:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        disk.discard(self._file)
