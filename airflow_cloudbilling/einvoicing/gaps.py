@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.einvoicing.terms import Draft, Line
 
 MISSING, ASSUMED, BROKEN, UNISSUED = "missing", "assumed", "broken rule", "not issued"
-_EXEMPT = {"E", "AE", "K", "G", "O"}  # categories that want a reason (BT-120)
+EXEMPT = {"E", "AE", "K", "G", "O"}  # categories that want a reason (BT-120)
 _OF_BUYER = {"AE", "K"}  # categories that want to know the buyer's VAT identifier
 _ONE = Decimal(1)  # the difference that the norm's own schematron lets pass, since vendors round line by line
 
@@ -47,6 +47,8 @@ def line_gaps(row: Mapping[str, Any], line: Line, defaults: Defaults) -> Iterato
         yield Gap(MISSING, "BT-152", "no VAT rate")
     if line.name is None:
         yield Gap(MISSING, "BT-153", "no item name")
+    if line.start and line.end and line.end < line.start:
+        yield Gap(BROKEN, "BR-30", f"the line's period ends on {line.end}, before {line.start}")
     if _is_fine(line.net):
         yield Gap(BROKEN, "BR-DEC-23", "net amount with more than two decimals")
 
@@ -69,7 +71,7 @@ def header_gaps(draft: Draft) -> Iterator[Gap]:
         "BT-109": ("no total without VAT", draft.amount("net_amount") is None),
         "BT-117": ("no VAT amount of a rate", any(group.tax is None for group in draft.groups)),
         "BT-118": ("no VAT category of a rate", None in categories),
-        "BT-120": ("no reason for no VAT", bool(categories & _EXEMPT) and not defaults.exemption_reason),
+        "BT-120": ("no reason for no VAT", bool(categories & EXEMPT) and not defaults.exemption_reason),
         "BT-95": ("no VAT category of allowances and charges", bool(beside) and len(draft.groups) != 1),
     }
     if not is_issued(status := draft.head["status"]):

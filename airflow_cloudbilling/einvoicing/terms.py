@@ -162,9 +162,16 @@ class Draft:
             return [group._replace(tax=group.tax if whole is None else whole)]
         return [g if g.tax is not None else g._replace(tax=g.expected, is_assumed=True) for g in found]
 
+    @property
+    def taxable_by_rate(self) -> dict[tuple[str | None, Decimal | None], Decimal]:
+        """Return what the lines come to: VAT category and rate → net amount."""
+        return {key: taxable or Decimal(0) for key, (taxable, _) in self._sums.items()}
+
     def gaps(self) -> list[Gap]:
         """Return what the invoice lacks, the header first."""
-        told = [*header_gaps(self), *broken_rules(self)]
+        from airflow_cloudbilling.einvoicing.rules import code_rules, vat_rules
+
+        told = [*header_gaps(self), *broken_rules(self), *code_rules(self), *vat_rules(self)]
         for gap, count in self._told.items():
             of = f"line {self._first[gap]}" if count == 1 else f"{count} lines, first {self._first[gap]}"
             told.append(gap._replace(words=f"{gap.words} ({of})"))

@@ -10,6 +10,7 @@ from typing import IO, Any, NamedTuple
 from lxml import etree
 
 from airflow_cloudbilling.einvoicing.defaults import Party
+from airflow_cloudbilling.einvoicing.gaps import EXEMPT
 from airflow_cloudbilling.einvoicing.terms import Draft, Group, Line, readable
 
 _SCHEMA = "urn:oasis:names:specification:ubl:schema:xsd:"
@@ -127,7 +128,7 @@ def _category(tag: str, category: str | None, rate: Decimal | None, reason: str 
 
 
 def _subtotal(draft: Draft, group: Group) -> Node:
-    reason = draft.defaults.exemption_reason if group.category not in ("S", "Z", None) else None
+    reason = draft.defaults.exemption_reason if group.category in EXEMPT else None
     amounts = [_money(draft, "TaxableAmount", group.taxable), _money(draft, "TaxAmount", group.tax)]
     return Node("TaxSubtotal", [*amounts, _category("TaxCategory", group.category, group.rate, reason)])
 
