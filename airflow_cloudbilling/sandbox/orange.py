@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import json
 import re
@@ -11,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote
@@ -32,6 +31,8 @@ ERRORS = {  # Orange's code → HTTP status and message
     53: (429, "Too many requests"), 60: (404, "Resource not found"), 61: (405, "Method not allowed"),
     62: (406, "Not acceptable"),
 }  # fmt: skip
+
+_json = partial(Answer.json, ascii_only=False)
 
 
 class Orange(Vendor):
@@ -115,7 +116,7 @@ class Orange(Vendor):
             form = parse_qs(request.body.decode("latin-1"))
             if request.method != "POST" or form.get("grant_type") != ["client_credentials"]:
                 return _json({"error": "unsupported_grant_type", "error_description": "client_credentials"}, 400)
-            if _basic(request.headers) != (self.client_id, self.secret):
+            if request.basic != (self.client_id, self.secret):
                 return _json({"error": "invalid_client", "error_description": "The client is unknown."}, 401)
             token = _key(self.options.seed, f"token{len(self._tokens)}")
             self._tokens[token] = now + self.options.token_seconds
@@ -209,23 +210,10 @@ class Orange(Vendor):
         return record
 
 
-def _json(value: Any, status: int = 200) -> Answer:
-    return Answer(status, (json.dumps(value, ensure_ascii=False).encode(),), "application/json")
-
-
 def _error(code: int, description: str = "", headers: Mapping[str, str] | None = None) -> Answer:
     status, message = ERRORS[code]
     body = {"code": code, "message": message, "description": description or message}
-    return Answer(status, (json.dumps(body).encode(),), "application/json", headers or {})
-
-
-def _basic(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
-    try:
-        login, _, secret = base64.b64decode(given, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
-        return None
-    return (login, secret) if scheme.lower() == "basic" else None
+    return Answer.json(body, status, headers)
 
 
 def _key(seed: int, name: str) -> str:

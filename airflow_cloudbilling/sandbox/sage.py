@@ -165,7 +165,7 @@ class Sage(Vendor):
             self.rotations += 1
             self._uses = 0
             self.key = _key(self.options.seed, f"rotated {self.rotations}")
-            return _json({"apikey": self.key, "expires": _moment(days=180)})
+            return Answer.json({"apikey": self.key, "expires": _moment(days=180)})
 
     def _onboarding(self, request: Incoming, rest: tuple[str, ...]) -> Answer:
         data = _object(request)
@@ -173,23 +173,23 @@ class Sage(Vendor):
             return _error(405, "POST")
         if not rest:
             self.developers.append(data)
-            return _json({"registrationUrl": f"https://portal.example.test/captcha/{len(self.developers)}"}, 201)
+            return Answer.json({"registrationUrl": f"https://portal.example.test/captcha/{len(self.developers)}"}, 201)
         if rest[0] != self.developer_id:
             return _error(404, f"no developer {rest[0]}")
         if rest[1:] == ("applications",):
             self.applications.append(data)
-            return _json({"registrationUrl": f"https://portal.example.test/app/{len(self.applications)}"}, 201)
+            return Answer.json({"registrationUrl": f"https://portal.example.test/app/{len(self.applications)}"}, 201)
         if rest[1:] != ("applications", self.application_id, "passcodes"):
             return _error(404, "no such application")
         if data.get("secret") != self.secret:
             return _error(400, "secret is missing or not known")
         self.passcodes.append(_key(self.options.seed, f"passcode {len(self.passcodes)}")[:9])
-        return _json({"passcode": self.passcodes[-1], "expires": _moment(minutes=15)}, 201)
+        return Answer.json({"passcode": self.passcodes[-1], "expires": _moment(minutes=15)}, 201)
 
     def _files(self, request: Incoming, rest: tuple[str, ...]) -> Answer:
         if request.method == "GET" and len(rest) == 2 and rest[1] == "tracking":
             upload = self.uploads.get(rest[0])
-            return _json(upload.said(self.files_url)) if upload else _error(404, f"no upload {rest[0]}")
+            return Answer.json(upload.said(self.files_url)) if upload else _error(404, f"no upload {rest[0]}")
         if request.method == "GET" and len(rest) == 1:
             return self.shelf.scope(rest[0], request.headers) or _error(404, f"no scope {rest[0]}")
         if request.method == "POST" and len(rest) == 1:
@@ -203,13 +203,13 @@ class Sage(Vendor):
             told = None
         if isinstance(told, dict) and {"fileName", "size", "sha256"} <= told.keys():
             upload = self.shelf.begin(scope, self.statuses, told)
-            return _json({"uploadUrl": upload.upload_url(self.files_url), "trackingId": upload.tracking_id}, 201)
+            return Answer.json({"uploadUrl": upload.upload_url(self.files_url), "trackingId": upload.tracking_id}, 201)
         content = file_of(request)
         if content is None:
             return _error(400, "a form needs the field 'file'")
         upload = self.shelf.begin(scope, self.statuses)
         self._receive(upload, content)
-        return _json({"trackingId": upload.tracking_id}, 202)
+        return Answer.json({"trackingId": upload.tracking_id}, 202)
 
     def _receive(self, upload: Upload, content: bytes) -> None:
         with self._lock:
@@ -245,12 +245,8 @@ def _object(request: Incoming) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _json(value: Any, status: int = 200) -> Answer:
-    return Answer(status, (json.dumps(value).encode(),), "application/json")
-
-
 def _error(status: int, message: str) -> Answer:
-    return _json({"code": status, "message": message}, status)
+    return Answer.json({"code": status, "message": message}, status)
 
 
 def _moment(**span: float) -> str:

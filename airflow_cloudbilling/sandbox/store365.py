@@ -89,7 +89,7 @@ class Store365(Vendor):
             return self._token(request) if media == FORM else _error(415, "content-type must be a form")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or self._tokens.get(token, 0.0) <= time.monotonic():
-            return _json(BAD_TOKEN, 401)
+            return Answer.json(BAD_TOKEN, 401)
         if media not in (JSON, XML):
             return _error(415, "content-type must be application/json or application/xml")
         resource, _, record_id = request.path[len(BASE) :].strip("/").partition("/")
@@ -104,7 +104,7 @@ class Store365(Vendor):
             return _error(400, "grant_type must be password")
         given = (form.get("username"), form.get("password"), form.get("client_id"))
         if given != (self.login, self.password, self.client_id):
-            return _json(BAD_LOGIN, 401)
+            return Answer.json(BAD_LOGIN, 401)
         with self._lock:
             token = _jwt(self.options.seed, len(self._tokens), time.monotonic_ns())
             self._tokens[token] = time.monotonic() + self.options.token_seconds
@@ -201,12 +201,8 @@ def _answer(pieces: Iterable[str], xml: bool) -> Answer:
     return Answer(200, batches(pieces), f"{XML if xml else JSON}; charset=utf-8")
 
 
-def _json(value: Any, status: int) -> Answer:
-    return Answer(status, (json.dumps(value).encode(),), JSON)
-
-
 def _error(code: int, message: str) -> Answer:
-    return _json({"code": code, "message": message}, code)
+    return Answer.json({"code": code, "message": message}, code)
 
 
 def _key(seed: int, name: str) -> str:

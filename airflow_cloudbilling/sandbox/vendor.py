@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -31,6 +34,16 @@ class Incoming:
     body: bytes
     source: str
 
+    @property
+    def basic(self) -> tuple[str, str] | None:
+        """The login and the secret of a Basic header, if that is what came."""
+        scheme, _, given = self.headers.get("authorization", "").partition(" ")
+        try:
+            login, _, secret = base64.b64decode(given, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return (login, secret) if scheme.lower() == "basic" else None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -46,6 +59,13 @@ class Answer:
         """Return an answer in plain words; ``_`` in a header's name stands for ``-``."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return cls(status, (words.encode() + b"\n",), "text/plain; charset=utf-8", named)
+
+    @classmethod
+    def json(
+        cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, ascii_only: bool = True
+    ) -> Answer:
+        """Return an answer in JSON; where it is not ``ascii_only``, other characters stand as they are, in UTF-8."""
+        return cls(status, (json.dumps(value, ensure_ascii=ascii_only).encode(),), "application/json", headers or {})
 
 
 @dataclass(frozen=True)
