@@ -2,7 +2,7 @@
 
 Where what is, from what knows least to what knows most (import-linter's contracts in pyproject.toml keep it so):
 
-* ``errors``, ``exact``, ``model``: what can go wrong, exact decimals, invoices in EN 16931's terms.
+* ``errors``, ``exact``, ``model``, ``disk``: what can go wrong, exact decimals, EN 16931's terms, full disks.
 * ``source``, ``content``, ``found``: what a vendor is without I/O; what is sent to one, and what is found there.
 * ``connection_fields``, ``settings``, ``urls``, ``redaction``, ``retry``: from a connection's fields to what may be
   asked, how often, and what no log shows.
