@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def _boolean(value: Any) -> bool:
 def _object(value: Any) -> Mapping[str, Any]:
     value = _from_json(value)
     if not isinstance(value, Mapping):
-        raise ValueError('a JSON object was expected, such as {"name": "value"}.')
+        raise ValueError(f'{value!r} is not a JSON object such as {{"name": "value"}}.')
     return value
 
 
@@ -142,17 +143,16 @@ def _array(value: Any) -> tuple[str, ...]:
         value = [part.strip() for part in value.split(",") if part.strip()]
     value = _from_json(value)
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
-        raise ValueError('a list of texts was expected, such as ["a", "b"].')
+        raise ValueError(f'{value!r} is not a list of texts such as ["a", "b"].')
     return tuple(value)
 
 
 def _from_json(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    try:
+    with suppress(ValueError):
         return json.loads(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is not valid JSON.") from None
+    return value
 
 
 def _verify(value: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_cloudbilling.source import Source
 
 
-__all__ = ["COMMON_FIELDS", "Field", "Settings", "check_conn_type", "settings_from"]
+__all__ = ["COMMON_FIELDS", "Field", "Settings", "check_conn_type", "extra_of", "settings_from"]
 _DEFAULTS = {f.name: f.default for f in COMMON_FIELDS}
 
 
@@ -34,6 +34,7 @@ class Settings:
     :param options: every key of ``extra`` that the source or :data:`COMMON_FIELDS` know, defaults filled in.
     :param secrets: the secret texts of the connection as they were entered.
     :param warnings: what a reader of the log should know, such as unknown keys.
+    :param misspelt: known key → the unknown key of ``extra`` that looks like it.
     """
 
     conn_id: str
@@ -44,10 +45,15 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     warnings: tuple[str, ...] = ()
+    misspelt: Mapping[str, str] = field(default_factory=dict)
 
     def option(self, name: str) -> Any:
         """Return an option, or the default of the common field when the settings were made by hand."""
         return self.options[name] if name in self.options else _DEFAULTS[name]
+
+    def instead_of(self, name: str) -> str:
+        """Return what to add to an error about an option that is empty, when another key of ``extra`` looks like it."""
+        return f" There is {self.misspelt[name]!r} in extra: is that a misspelling?" if name in self.misspelt else ""
 
     timeout = property(lambda self: float(self.option("timeout")))
     total_timeout = property(lambda self: float(self.option("total_timeout")))
@@ -126,13 +132,14 @@ def settings_from(
     conn_type = check_conn_type(conn_id, conn_type, (source.conn_type,))
     host = (host or "").strip() or source.default_host
     _check_required(source, conn_id, {"host": host, "login": login, "password": password})
-    given = _extra(conn_id, extra)
+    given = extra_of(conn_id, extra)
     fields = (*source.fields, *COMMON_FIELDS)
     options = {f.name: _guarded(conn_id, f.name, f.read, given.get(f.name)) for f in fields}
     for name, check in CHECKS.items():
         options[name] = _guarded(conn_id, name, check, options[name])
     insecure = options["allow_insecure_http"]
     base = _guarded(conn_id, "host", lambda text: base_url(text, port, schema, insecure), host or "")
+    near = _unknown(given, [f.name for f in fields])
     return Settings(
         conn_id=conn_id,
         conn_type=conn_type,
@@ -141,7 +148,8 @@ def settings_from(
         password=password or "",
         options=MappingProxyType(options),
         secrets=_secrets(password, [options[f.name] for f in fields if f.secret], options["proxy"]),
-        warnings=(*_unknown(conn_id, given, [f.name for f in fields]), *_in_clear(conn_id, base)),
+        warnings=(*_ignored(conn_id, near, [f.name for f in fields]), *_in_clear(conn_id, base)),
+        misspelt={known: name for name, known in near.items() if known},
     )
 
 
@@ -157,7 +165,11 @@ def _check_required(source: Source, conn_id: str, values: Mapping[str, str | Non
             raise ConfigurationError(message, conn_id=conn_id, field=name)
 
 
-def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+def extra_of(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what a connection's ``extra`` holds; Airflow's own ``extra_dejson`` makes nothing of what is no JSON.
+
+    :raises ConfigurationError: when it is no JSON object.
+    """
     if isinstance(extra, str) and extra.strip():
         try:
             extra = json.loads(extra)
@@ -169,7 +181,7 @@ def _extra(conn_id: str, extra: str | Mapping[str, Any] | None) -> Mapping[str, 
     if extra is None or extra == "" or (isinstance(extra, str) and not extra.strip()):
         return {}
     if not isinstance(extra, Mapping):
-        raise ConfigurationError("is not a JSON object ({…}).", conn_id=conn_id, field="extra")
+        raise ConfigurationError('is not a JSON object such as {"timeout": 60}.', conn_id=conn_id, field="extra")
     return extra
 
 
@@ -180,10 +192,14 @@ def _guarded(conn_id: str, name: str, read: Callable[[Any], Any], value: Any) ->
         raise ConfigurationError(str(error), conn_id=conn_id, field=name) from None
 
 
-def _unknown(conn_id: str, given: Mapping[str, Any], known: list[str]) -> Iterable[str]:
-    for name in sorted(set(given) - set(known)):
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+def _unknown(given: Mapping[str, Any], known: list[str]) -> Mapping[str, str]:
+    """Return unknown key → the known one that it looks like, if any."""
+    return {name: next(iter(difflib.get_close_matches(name, known, 1)), "") for name in sorted(set(given) - set(known))}
+
+
+def _ignored(conn_id: str, unknown: Mapping[str, str], known: list[str]) -> Iterable[str]:
+    for name, near in unknown.items():
+        hint = f"did you mean {near!r}?" if near else f"known are {', '.join(known)}."
         yield f"Connection {conn_id!r}: unknown key {name!r} in extra is ignored; {hint}"
 
 

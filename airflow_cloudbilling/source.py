@@ -6,6 +6,8 @@ else it yields is what it found (:mod:`airflow_cloudbilling.found`). The client 
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -268,7 +270,12 @@ class Source:
         raise self._lacks("download", resource, settings)
 
     def _lacks(self, action: str, resource: str, settings: Settings) -> ConfigurationError:
-        has = "; it has " + ", ".join(e.document for e in self.endpoints) if self.endpoints else ""
+        """Return the error of a resource that is not there: what it looks like, or what the same verb is there for."""
+        there = [e for e in self.endpoints if e.operator.lower().startswith(action)]
+        names = [name for e in there for name in re.findall(r'resource="([^"]+)"', e.operator)]
+        near = difflib.get_close_matches(resource, names, 1)
+        operators = dict.fromkeys(e.operator for e in there or self.endpoints if e.operator.endswith(")"))
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(operators) or 'nothing of the kind'}."
         return ConfigurationError(
-            f"{self.title} has no resource {resource!r} to {action}{has}.", conn_id=settings.conn_id, field="resource"
+            f"{self.title} has no resource {resource!r} to {action}; {hint}", conn_id=settings.conn_id, field="resource"
         )

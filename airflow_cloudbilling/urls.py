@@ -10,6 +10,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from airflow_cloudbilling.errors import RefusedError
 
@@ -56,7 +57,10 @@ def base_url(host: str, port: int | None, schema: str | None, allow_insecure_htt
         raise ValueError("contains a space, a backslash or a control character; write it as https://host/path.")
     if not _SCHEME.match(host):
         host = f"{_scheme(host, schema)}://{_bracketed(host)}"
-    parts = _split(host)
+    try:
+        parts = _split(host)
+    except ValueError as error:
+        raise ValueError(f"{error}; write it as https://host/path, or https://host:port/path.") from None
     if parts.scheme not in _PORTS:
         raise ValueError(f"{parts.scheme}:// is not supported; write it as https://host/path.")
     if parts.username is not None or parts.query or parts.fragment:
@@ -110,6 +114,20 @@ def direct_hosts(settings: Settings) -> set[str]:
     return {"localhost", "127.0.0.1", "[::1]", *([own] if is_loopback(own) and ":" not in own else ())}
 
 
+def proxy_of(url: str, settings: Settings) -> str | None:
+    """Return the address of the proxy that a request goes through, without its user and password; None without one."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxy = settings.proxy
+    if not proxy and host not in direct_hosts(settings) and not proxy_bypass(host):
+        proxies = getproxies()
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    found = urlsplit(proxy if _SCHEME.match(proxy) else f"http://{proxy}")
+    return f"{found.scheme}://{found.netloc.rpartition('@')[2]}"
+
+
 def same_origin(url: str, settings: Settings) -> bool:
     """Whether an address, as it is shown, is of the connection's own scheme, host and port."""
     return _origin(_split(url)) == _origin(_split(settings.base_url))
@@ -160,8 +178,12 @@ def _split(url: str) -> SplitResult:
     parts = urlsplit(url)
     if not parts.hostname:
         raise ValueError("has no host name")
-    if parts.port == 0:  # reading the port also raises ValueError when it is no number
-        raise ValueError("port 0 does not exist")
+    try:
+        port = parts.port
+    except ValueError:  # it is no number, or too large a one
+        port = 0
+    if port == 0:
+        raise ValueError("its port is not a number from 1 to 65535")
     return parts
 
 

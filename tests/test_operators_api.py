@@ -177,7 +177,7 @@ def test_an_id_that_rendered_empty_is_not_all_records(shop: Server, operator: An
 
 
 def test_what_a_vendor_lacks_is_told(vendor: Any) -> None:
-    with pytest.raises(AirflowFailException, match=r"2tCloud has no resource 'customers' to update; it has GET /v2/in"):
+    with pytest.raises(AirflowFailException, match=r"2tCloud has no resource 'customers' to update; there is StageInv"):
         run(api.UpdateRecordOperator, **CUSTOMERS, record_id="1", data={})
     with pytest.raises(AirflowFailException, match="no resource 'orders'"):
         run(api.ListRecordsOperator, **CUSTOMERS | {"resource": "orders"})

@@ -80,7 +80,7 @@ def test_repr_shows_no_secret() -> None:
         ({"max_wait": 1e9}, "max_wait", "more than"),
         ({"allow_insecure_http": "perhaps"}, "allow_insecure_http", "neither true nor false"),
         ({"version": "v3"}, "version", "'v3' is none of v1, v2"),
-        ({"field_map": "{net: 1}"}, "field_map", "not valid JSON"),
+        ({"field_map": "{net: 1}"}, "field_map", "not a JSON object"),
         ({"field_map": {"net_amount": 1}}, "field_map", "dotted path"),
         ({"allowed_hosts": [1]}, "allowed_hosts", "list of texts"),
         ({"verify": False}, "verify", "path of a CA bundle"),

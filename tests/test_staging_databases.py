@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import staged
+from psycopg import OperationalError
 from sqlalchemy import Connection, create_engine, event, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -23,10 +24,13 @@ from airflow_cloudbilling.errors import ConfigurationError, StagingError
 from airflow_cloudbilling.model import Finding, Period
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.sandbox.server import Sandbox
+from airflow_cloudbilling.staging.advice import advice, may_be_about_rights
 from airflow_cloudbilling.staging.create import ddl
 from airflow_cloudbilling.staging.engine import Database, engine_for
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.tables import tables
+
+POSTGRES, MYSQL = ({"conn_type": kind, "host": "db", "schema": "erp"} for kind in ("postgres", "mysql"))
 
 
 @pytest.fixture
@@ -180,17 +184,51 @@ def test_temporary_tables_take_what_the_staging_tables_take(erp: Erp) -> None:
 
 
 @pytest.mark.bare
-def test_without_the_right_to_create_tables_the_error_prints_the_sql(erp: Erp, tmp_path: Path) -> None:
+def test_without_the_right_to_create_tables_the_error_prints_the_sql(erp: Erp) -> None:
     if erp.kind == "sqlite":
-        engine = erp.engine(host=str(tmp_path / "no such folder" / "erp.db"))
-    else:
-        with suppress(SQLAlchemyError):  # a server keeps its users for longer than a test's database
-            erp.execute("CREATE USER cloudbilling_reader" + ("" if erp.kind == "postgres" else "@'%%'"))
-        if erp.kind == "mysql":
-            erp.execute(f"GRANT SELECT ON {erp.name}.* TO cloudbilling_reader@'%%'")
-        engine = erp.engine(login="cloudbilling_reader")
+        return  # knows no users
+    with suppress(SQLAlchemyError):  # a server keeps its users for longer than a test's database
+        erp.execute("CREATE USER cloudbilling_reader" + ("" if erp.kind == "postgres" else "@'%%'"))
+    if erp.kind == "mysql":
+        erp.execute(f"GRANT SELECT ON {erp.name}.* TO cloudbilling_reader@'%%'")
+    engine = erp.engine(login="cloudbilling_reader")
     with pytest.raises(StagingError, match=r"(?s)CREATE TABLE cloudbilling_invoice .*CREATE.* VIEW"):
         Staging(engine).create()
+
+
+UNREACHED = {
+    "sqlite": [({"host": "/no/such/folder/erp.db"}, "the folder must be there")],
+    "postgres": [
+        ({"port": 1}, "compare host and port"),
+        ({"host": "db.invalid"}, "compare host and port"),
+        ({"schema": "cloudbilling_nowhere"}, "compare the database's name (schema)"),
+        ({"extra": {"sslmode": "yes"}}, "compare sslmode"),
+    ],
+    "mysql": [
+        ({"port": 1}, "compare host and port"),
+        ({"host": "db.invalid"}, "compare host and port"),
+        ({"schema": "cloudbilling_nowhere"}, "compare the database's name (schema)"),
+        ({"login": "cloudbilling_nobody", "password": "wrong"}, "compare login and password"),
+    ],
+}
+
+
+@pytest.mark.bare
+def test_a_database_that_is_not_reached_is_told_in_one_sentence_without_sql(erp: Erp) -> None:
+    for fields, words in UNREACHED[erp.kind]:
+        with pytest.raises(StagingError) as failed:
+            Staging(erp.engine(**fields)).create()
+        told = str(failed.value)
+        assert words in told, told
+        assert "'erp_staging'" in told
+        assert "CREATE TABLE" not in told
+        assert "\n" not in told
+
+
+def test_a_wrong_password_of_postgresql_is_not_a_missing_right() -> None:
+    error = OperationalError('FATAL:  password authentication failed for user "erp"')
+    assert advice(error, lost=False) == "compare login and password"
+    assert not may_be_about_rights(error)
 
 
 @pytest.mark.bare
@@ -219,6 +257,10 @@ def test_tables_in_a_schema_of_their_own(erp: Erp) -> None:
         ({"conn_type": "sqlite", "host": ":memory:"}, "would be lost"),
         ({"conn_type": "postgres", "schema": "erp"}, "field 'host'"),
         ({"conn_type": "mysql", "host": "db.example.com"}, "field 'schema'"),
+        ({**POSTGRES, "extra": {"ssl_mode": "verify-full"}}, "'ssl_mode': .* TLS would not be as you mean it"),
+        ({**MYSQL, "extra": {"sslmode": "require"}}, "'sslmode': .* known are ssl,"),
+        ({**MYSQL, "extra": {"ssl": "ca.pem"}}, "'ssl': is no JSON object"),
+        ({**MYSQL, "extra": {"connect_timeout": "5 s"}}, "number of seconds"),
     ],
 )
 def test_a_connection_that_cannot_be_used_is_named(fields: dict[str, Any], said: str) -> None:

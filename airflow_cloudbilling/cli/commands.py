@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError
 from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.operators.arguments import providers_of
 from airflow_cloudbilling.operators.database import look_into_staging, open_staging
 from airflow_cloudbilling.operators.invoices import StageInvoicesOperator
 from airflow_cloudbilling.operators.preview import Change, preview_of
@@ -38,7 +39,7 @@ from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.reading import snapshot
 
 if TYPE_CHECKING:
-    from airflow_cloudbilling.staging.loader import Load, Staging
+    from airflow_cloudbilling.staging.loader import Load, Loaded, Staging
 
 Show = Callable[["Load"], None]
 _FAILED, _WRONG = 1, 2  # exit codes: what was found, and what could not be done
@@ -48,7 +49,7 @@ _FOUND = ("severity", "rule", "period", "provider", "account", "kind", "invoice_
 
 
 class Shown(StageInvoicesOperator):
-    """An import that shows how far it is.
+    """An import that shows how far it is, and what a task's log would warn of.
 
     :param show: is told of the load several times a second.
     """
@@ -62,6 +63,16 @@ class Shown(StageInvoicesOperator):
     def progressed(self, load: Load, seconds: float) -> None:
         """Show it."""
         self.show(load)
+
+    def noticed(self, words: str) -> None:
+        """Show it, beside the result."""
+        sys.stderr.write(f"{words}\n")
+
+    def load_slices(self, context: Any) -> Iterator[Loaded]:
+        """Say what is odd about the connection before it is used."""
+        for warning in self._hook().settings.warnings:
+            self.noticed(warning)
+        return super().load_slices(context)
 
 
 def command(function: Callable[[Any], int | None]) -> Callable[[Any], None]:
@@ -128,7 +139,7 @@ def preview(args: Any) -> None:
 @command
 def reconcile(args: Any) -> int:
     """Check a month, and write its findings and its close."""
-    providers = [one.strip() for one in args.providers.split(",")] if args.providers else None
+    providers = providers_of(args.providers)
     with _busy(f"Checking {args.period}"):
         summary = reconcile_month(_staging(args), Scope(Period.parse(args.period), providers))
     found = {severity: summary.found(severity) for severity in ("error", "warning")}

@@ -16,6 +16,7 @@ from airflow.sdk.log import mask_secret
 from airflow_cloudbilling.errors import CloudBillingError
 from airflow_cloudbilling.found import Item, Record, singly
 from airflow_cloudbilling.hooks.lineage import came_from
+from airflow_cloudbilling.hooks.lookup import connection_of
 from airflow_cloudbilling.hooks.metrics import count_requests
 from airflow_cloudbilling.model import Notice
 from airflow_cloudbilling.redaction import forgetting
@@ -58,7 +59,7 @@ class BillingHook(BaseHook):
         """
         if self._settings is None:
             with forgetting():
-                self._settings = self._read(self.get_connection(self.conn_id))
+                self._settings = self._read(connection_of(self.conn_id))
             self._mask(self._settings)
         return self._settings
 

@@ -70,7 +70,8 @@ class SharedKey(SharedToken):
         if token is None:
             message = (
                 "the API key has expired, and it is not rotated from here: a task on a worker does that by itself, with"
-                " the initial key, which stays in the connection."
+                " the initial key, which stays in the connection. If no task has ever run with it, compare password,"
+                " key_header and key_prefix with what came at onboarding."
             )
             raise ExpiredKeyError(message, conn_id=self._conn_id)
         return token

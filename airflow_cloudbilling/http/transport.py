@@ -23,10 +23,11 @@ from airflow_cloudbilling.parse.values import Unreadable
 from airflow_cloudbilling.redaction import Secrets, clean, redact
 from airflow_cloudbilling.settings import Settings
 from airflow_cloudbilling.source import Reply, Request, Source
-from airflow_cloudbilling.urls import Target, direct_hosts, signatures, target
+from airflow_cloudbilling.urls import Target, direct_hosts, proxy_of, signatures, target
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST")
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 log = logging.getLogger(__name__)
@@ -97,8 +98,19 @@ class Transport:
             message = f"the certificate of {shown} is not trusted ({text}); {_mends(text)}"
             raise ConfigurationError(message, conn_id=self.settings.conn_id, field="verify") from None
         if isinstance(error, httpx.TimeoutException):
-            return f"{type(error).__name__}: nothing came for {self.settings.timeout:g} s"
-        return f"{type(error).__name__}: {text}" if text else type(error).__name__
+            text = f"nothing came for {self.settings.timeout:g} s"
+        told = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        return f"{told}; {self._way(text, request)}" if isinstance(error, _UNSENT) else told
+
+    def _way(self, text: str, request: Request) -> str:
+        """Return what to compare when a server was not reached at all."""
+        url = target(request, self.settings).url
+        if any(sign in text for sign in _NO_TLS):
+            return "what answers there speaks no https: compare scheme and port"
+        if proxy := proxy_of(url, self.settings):
+            return f"it was to go through the proxy {proxy}: compare proxy in extra, or HTTPS_PROXY where this runs"
+        field = "the address in extra" if request.configured else "host"
+        return f"compare {field}, and see that this machine can reach it"
 
     async def _follow(self, asked: Asked, credential: str | None) -> Reply:
         """Send the request and follow redirects as far as :func:`target` allows."""
@@ -125,6 +137,7 @@ class Transport:
 
     async def _send(self, asked: Asked, sent: Request, where: Target) -> Reply:
         shown = redact(where.shown, self._secrets)
+        self._check_headers(sent)
         status = digest = None
         self.counters.requests += 1
         try:
@@ -171,6 +184,19 @@ class Transport:
             headers = {"Content-Type": file.media, **headers, "Content-Length": str(file.length)}
             content = file.pieces()
         return pool.stream(sent.method, url, headers=headers, content=content, data=sent.form)
+
+    def _check_headers(self, sent: Request) -> None:
+        """Refuse what no header can carry; the HTTP library's error would hold the whole header.
+
+        :raises ConfigurationError: naming the field of the connection that it comes from.
+        """
+        settings = self.settings
+        for name, value in sent.headers.items():
+            if not value.isascii():
+                entered = {"password": settings.password, "login": settings.login, **settings.options}
+                fields = (n for n, text in entered.items() if isinstance(text, str) and text and text in value)
+                message = f"holds a character that is not ASCII, which the header {name} cannot carry; enter it again."
+                raise ConfigurationError(message, conn_id=settings.conn_id, field=next(fields, None))
 
     def _json(self, data: Any) -> str:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.run_period import Chosen, choose_period
+from airflow_cloudbilling.sources import SOURCES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -87,6 +88,21 @@ def kind_of(source: Source, kind: str | None, default: str | None = None) -> str
             f"{source.title} has no invoices of kind {chosen!r}; use {' or '.join(source.kinds)}.", field="kind"
         )
     return chosen
+
+
+def providers_of(providers: str | Sequence[str] | None) -> list[str] | None:
+    """Return the vendors that a task or a command means, or None for all.
+
+    :param providers: connection types; a text has commas between them.
+    :raises ConfigurationError: when one is no billing vendor's.
+    """
+    if isinstance(providers, str):
+        providers = [part.strip() for part in (given(providers) or "").split(",") if part.strip()]
+    known = [name for name, source in SOURCES.items() if source.kinds]
+    for name in providers or ():
+        if name not in known:
+            raise ConfigurationError(f"{name!r} is none of {', '.join(known)}.", field="providers")
+    return [*providers] if providers else None
 
 
 def document_types_of(types: str | Sequence[str]) -> tuple[str, ...]:

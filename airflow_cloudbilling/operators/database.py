@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
-
+from airflow_cloudbilling.hooks.lookup import connection_of
 from airflow_cloudbilling.redaction import forgetting
+from airflow_cloudbilling.settings import extra_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -61,7 +61,7 @@ def database_of(conn_id: str) -> Database:
     """Return the fields of the Airflow connection that names a staging database."""
     from airflow_cloudbilling.staging.engine import Database
 
-    connection = BaseHook.get_connection(conn_id)
+    connection = connection_of(conn_id, "staging_conn_id")
     names = ("conn_type", "host", "port", "login", "password", "schema")
     fields = {name: getattr(connection, name) for name in names}
-    return Database(conn_id, **fields, extra=connection.extra_dejson)
+    return Database(conn_id, **fields, extra=extra_of(conn_id, connection.extra))

@@ -106,7 +106,8 @@ class StageInvoicesOperator(LoadOperator):
                 conn_id=self.conn_id,
             )
         if len(slices) > 1:
-            self.log.info("%s slices of %s: %s", len(slices), period.key, ", ".join(s.account for s in slices[:20]))
+            named = ", ".join(f"{one.account} {one.kind}" for one in slices[:20])
+            self.log.info("%s slices of %s: %s", len(slices), period.key, named)
         return slices
 
     def _wait(self, wait: WaitError) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,8 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.hooks.lineage import Dataset, came_from, of_asset, of_vendor, went_to
 from airflow_cloudbilling.hooks.metrics import count_load
-from airflow_cloudbilling.model import Period, Slice
-from airflow_cloudbilling.operators.arguments import document_types_of, given, kind_of, period_of
+from airflow_cloudbilling.model import KINDS, Period, Slice
+from airflow_cloudbilling.operators.arguments import document_types_of, given, kind_of, needed, period_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
@@ -169,13 +170,15 @@ class LoadOperator(Traced, BaseOperator):
     def _choose(self, context: Context) -> Chosen:
         chosen = period_of(context, self.period, self.timezone)
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
+        if chosen.period.start > datetime.now(timezone.utc).date() + timedelta(days=1):  # it is tomorrow somewhere
+            self.noticed(f"{chosen.period.key} lies in the future: nobody has billed it yet. Was another year meant?")
         return chosen
 
     def _kind(self, hook: BillingHook, default: str | None = None) -> str:
         return kind_of(hook.source, self.kind, default)
 
     def _fill(self, load: Load, items: Iterable[Item]) -> None:
-        load.notices = self.log.warning
+        load.notices = self.noticed
         began = told = time.monotonic()
         for item in items:
             load.add(item)
@@ -183,6 +186,10 @@ class LoadOperator(Traced, BaseOperator):
                 told = time.monotonic()
                 self.progressed(load, told - began)
         self.log.info("Read %s in %.1f s.", load.progress(), time.monotonic() - began)
+
+    def noticed(self, words: str) -> None:
+        """Say what a person should know of a load that goes on."""
+        self.log.warning("%s", words)
 
     def progressed(self, load: Load, seconds: float) -> None:
         """Say how far a load is, after every ``progress_seconds``."""
@@ -230,7 +237,11 @@ class LoadOperator(Traced, BaseOperator):
     def _add_outlet(self) -> None:
         """Declare the asset where both its parts are known when the DAG is read."""
         if _is_literal(self.conn_id) and (self.kind is None or _is_literal(self.kind)):
-            self.outlets = [*self.outlets, invoice_asset(self.conn_id, self.kind or _GUESSED_KIND)]
+            kind = self.kind or _GUESSED_KIND
+            needed(self.conn_id, "conn_id", "a vendor's connection")
+            if kind not in KINDS:  # the asset would say so too, in words about its address
+                raise ConfigurationError(f"{kind!r} is none of {', '.join(KINDS)}.", field="kind")
+            self.outlets = [*self.outlets, invoice_asset(self.conn_id, kind)]
 
     def _tell_asset(self, context: Context, period: Period, kind: str, result: dict[str, Any]) -> None:
         """Put the result into the asset's event, under the partition that was staged."""

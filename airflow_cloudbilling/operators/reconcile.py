@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_cloudbilling.errors import ConfigurationError, FindingsError
-from airflow_cloudbilling.operators.arguments import given, period_of
+from airflow_cloudbilling.operators.arguments import given, period_of, providers_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
@@ -145,10 +145,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
             _number("drift_minimum", self.drift_minimum),
             _number("volume_factor", self.volume_factor, least=Decimal(1)),
         )
-        providers = self.providers
-        if isinstance(providers, str):
-            providers = [part.strip() for part in (given(providers) or "").split(",") if part.strip()]
-        return Scope(chosen.period, providers or None, _slices(self.expected), limits)
+        return Scope(chosen.period, providers_of(self.providers), _slices(self.expected), limits)
 
     def _report(self, staging: Staging, scope: Scope, summary: Summary) -> str | None:
         """Write the report; return its address."""

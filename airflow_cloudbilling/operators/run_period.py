@@ -33,6 +33,7 @@ def choose_period(
     :param timezone: in which calendar months are told, an IANA name.
     :raises ConfigurationError: when none of them names a period, or what they name is none.
     """
+    zone = _zone(timezone)
     if given and given.strip() not in ("", "None"):  # Jinja renders a Param that is null as "None"
         return Chosen(Period.parse(given), "the task's period")
     if partition_key:
@@ -44,7 +45,7 @@ def choose_period(
             '(period="2026-10"), or start the run with a logical date or a partition.',
             field="period",
         )
-    local = pendulum.instance(start).in_timezone(_zone(timezone))
+    local = pendulum.instance(start).in_timezone(zone)
     if start < end:
         return Chosen(Period.month(local.year, local.month), f"the month of the data interval's start, {start}")
     before = Period.month(local.year, local.month - 1)

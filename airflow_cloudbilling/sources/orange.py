@@ -68,7 +68,11 @@ class OrangeCloudStore(Source):
         ),
         Endpoint("GET /contracts", "contracts()", 'ListRecordsOperator(resource="contracts")'),
         Endpoint("GET /contract", "contract(contract_id)", 'GetRecordOperator(resource="contract")'),
-        Endpoint("GET /documents", "documents(contract_id)", 'ListRecordsOperator(resource="documents")'),
+        Endpoint(
+            "GET /documents",
+            "documents(contract_id)",
+            'ListRecordsOperator(resource="documents", query={"contract_id": …})',
+        ),
         Endpoint(
             "GET /documents/{id}/file", "download_document(document_id)", 'DownloadFileOperator(resource="documents")'
         ),
@@ -142,6 +146,7 @@ class OrangeCloudStore(Source):
         key = option(settings, "api_key")
         if not key:
             message = "is empty; enter the X-API-Key that Orange's API support sent in an encrypted container."
+            message += settings.instead_of("api_key")
             raise ConfigurationError(message, conn_id=settings.conn_id, field="api_key")
         return key
 
@@ -254,7 +259,9 @@ class OrangeCloudStore(Source):
             contract = given or contract
         if not _HEADER_SAFE.fullmatch(contract):
             words = f"{contract!r} is no contract's id" if contract else "is empty; name a contract"
-            raise ConfigurationError(f"{words}, such as OCB0001234.", conn_id=settings.conn_id, field="contract_id")
+            words += ", such as OCB0001234, here or as contract_id in the task's query."
+            words += settings.instead_of("contract_id")
+            raise ConfigurationError(words, conn_id=settings.conn_id, field="contract_id")
         return contract
 
     def _path(self, path: str, settings: Settings) -> str:

@@ -76,6 +76,8 @@ def judge(reply: Reply, settings: Settings) -> Verdict:
         message += ": compare client ID (login), client secret (password) and auth_url"
     elif status == 404 and request.method == "POST":
         message += ": set contract_path_style in extra to the other style (the document has both); it is not tried"
+    elif status == 404 and code is None:
+        message += ": compare base_path and host"
     elif words := _WORDS.get(code or 0):
         message += f", code {code}: {words}"
     message = redact(f"{message}. It said: {clean(said)}", secrets_of(settings))

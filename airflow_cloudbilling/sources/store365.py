@@ -95,7 +95,7 @@ class Store365(Source):
         """Return the client ID."""
         client_id = str(_option(settings, "client_id") or "")
         if not client_id.strip():
-            message = "is empty; enter the client ID that Store-IT gave you."
+            message = "is empty; enter the client ID that Store-IT gave you." + settings.instead_of("client_id")
             raise ConfigurationError(message, conn_id=settings.conn_id, field="client_id")
         return client_id
 

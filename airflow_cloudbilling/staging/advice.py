@@ -8,6 +8,11 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 _LOST = "the connection was lost; nothing half-written stays, run the task again"
+_RIGHTS = (
+    "the user lacks a right; let somebody who may grant it: SELECT, INSERT, UPDATE and DELETE on the tables"
+    " cloudbilling_*, and temporary tables"
+)
+_READ_ONLY = "the database takes no writing; name the primary server, or a file that may be written"
 _ADVICE: dict[str, tuple[str | int, ...]] = {  # → SQLSTATE of PostgreSQL, number of MySQL, or words of SQLite
     "somebody else works on the same rows; run the task again": (
         *("40001", "40P01", "55P03", 1205, 1213, "database is locked"),
@@ -15,11 +20,21 @@ _ADVICE: dict[str, tuple[str | int, ...]] = {  # → SQLSTATE of PostgreSQL, num
     "the database's disk is full; free space there, and run the task again": (
         *("53100", 1021, 1114, "database or disk is full", "disk I/O error"),
     ),
-    "the database takes no writing; name the primary server, or a file that may be written": (
-        *("25006", 1290, 1792, 1836, "readonly database"),
+    _READ_ONLY: ("25006", 1290, 1792, 1836, "readonly database"),
+    _RIGHTS: ("42501", 1142, 1370),
+    "compare login and password": ("28P01", "28000", 1045, "password authentication failed", "no password supplied"),
+    "compare the database's name (schema), and see that this login may use it": (
+        *("3D000", 1044, 1049, "FATAL:  database"),
     ),
-    "the user lacks a right; let somebody who may grant it: SELECT, INSERT, UPDATE and DELETE on the tables"
-    " cloudbilling_*, and temporary tables": ("42501", 1044, 1045, 1142, 1370, "28P01", "28000"),
+    "compare host and port, and see that this machine may reach them": (
+        *(2003, 2005, "Connection refused", "failed to resolve host", "No route to host", "Network is unreachable"),
+        *("timeout expired",),
+    ),
+    "compare host and port: what answers there is no PostgreSQL": ("invalid response to SSL negotiation",),
+    "compare sslmode, sslrootcert, sslcert and sslkey in extra with what the server wants": (
+        *("server does not support SSL", "invalid sslmode", "certificate verify failed", "root certificate file"),
+    ),
+    "the folder must be there, and whoever runs this must be allowed to write in it": ("unable to open database file",),
     "the tables are not those of this version; if nobody changed them by hand, delete the row of"
     " cloudbilling_schema_version, so that the next task adds what is missing": (
         *("42P01", "42703", 1054, 1146, "no such table", "no such column", "has no column named"),
@@ -56,3 +71,8 @@ def advice(error: Any, lost: bool) -> str:
         if any(isinstance(sign, str) and " " in sign and sign in str(said) for sign in signs):
             return words
     return _LOST if lost else ""
+
+
+def may_be_about_rights(error: Any) -> bool:
+    """Whether a driver's error may be about what a user may not write, or is about nothing that is known here."""
+    return advice(error, lost=False) in ("", _RIGHTS, _READ_ONLY)

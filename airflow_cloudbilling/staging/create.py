@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn, CreateSchema, SetColumnComment
 
 from airflow_cloudbilling.errors import StagingError
+from airflow_cloudbilling.staging.advice import may_be_about_rights
 from airflow_cloudbilling.staging.closes import carry_over
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.engine import let_readers_be
@@ -27,8 +28,8 @@ def ddl(engine: Engine, tables: Tables) -> list[str]:
 def create_tables(engine: Engine, tables: Tables) -> None:
     """Create what is missing, and add what tables of an older version lack; nothing is done when all is there.
 
-    :raises StagingError: when the connection's user may not, with the SQL for somebody who may; or when the tables are
-        of a newer version than this package knows.
+    :raises StagingError: when the database cannot be reached; when the connection's user may not, with the SQL for
+        somebody who may; or when the tables are of a newer version than this package knows.
     """
     dialect = dialect_of(engine.dialect.name)
     try:
@@ -40,11 +41,16 @@ def create_tables(engine: Engine, tables: Tables) -> None:
             if not _is_complete(connection, tables):  # another process may have been quicker
                 _upgrade(connection, tables)
     except (DBAPIError, OSError) as error:  # a driver that cannot read a TLS file says so as OSError
-        cause = error.args[0] if isinstance(error, DBAPIError) else error
-        raise StagingError(
-            f"The staging tables could not be reached or created ({str(cause).strip()}). If the right to create "
-            f"tables is missing, let somebody who has it run:\n{script(engine, tables)}"
-        ) from error
+        raise StagingError(_in_words(error, engine, tables)) from error
+
+
+def _in_words(error: DBAPIError | OSError, engine: Engine, tables: Tables) -> str:
+    """Return what happened, with the SQL for somebody who may run it unless it is surely about something else."""
+    cause = error.args[0] if isinstance(error, DBAPIError) else error
+    told = f"The staging tables could not be reached or created ({' '.join(str(cause).split())})."
+    if not isinstance(error, DBAPIError) or not may_be_about_rights(error.orig):
+        return told
+    return f"{told} If the right to create tables is missing, let somebody who has it run:\n{script(engine, tables)}"
 
 
 def script(engine: Engine, tables: Tables) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from sqlite3 import OperationalError
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,6 +15,11 @@ from sqlalchemy.pool import NullPool
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.staging.advice import explain_errors
 
+_LIBPQ_TLS = (
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir", "sslcertmode", "sslsni"),
+    *("sslnegotiation", "sslcompression", "ssl_min_protocol_version", "ssl_max_protocol_version"),
+)
+_MYSQL_TLS = ("ssl", "ssl_ca", "ssl_cert", "ssl_key")
 BUSY_SECONDS = 60  # how long a statement waits for another writer of a SQLite file
 
 
@@ -50,7 +55,8 @@ def engine_for(database: Database) -> Engine:
 
 
 def _postgres(database: Database) -> Engine:
-    names = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "connect_timeout", "options", "application_name")
+    _check_tls(database, _LIBPQ_TLS)
+    names = (*_LIBPQ_TLS, "connect_timeout", "options", "application_name")
     arguments = {name: database.extra[name] for name in names if database.extra.get(name)}
     # libpq's own option, so that moments are written and read as UTC whatever the server's time zone is
     arguments["options"] = f"{arguments.get('options', '')} -c timezone=UTC".strip()
@@ -59,16 +65,40 @@ def _postgres(database: Database) -> Engine:
 
 def _mysql(database: Database) -> Engine:
     arguments: dict[str, Any] = {"charset": "utf8mb4"}
-    ssl = database.extra.get("ssl") or {}
-    if isinstance(ssl, str):
-        ssl = json.loads(ssl)
-    for name in ("ca", "cert", "key"):
-        ssl = {**ssl, name: database.extra[f"ssl_{name}"]} if database.extra.get(f"ssl_{name}") else ssl
-    if ssl:
+    _check_tls(database, _MYSQL_TLS)
+    if ssl := _mysql_ssl(database):
         arguments["ssl"] = ssl
     if database.extra.get("connect_timeout"):
-        arguments["connect_timeout"] = int(database.extra["connect_timeout"])
+        arguments["connect_timeout"] = _seconds(database, database.extra["connect_timeout"])
     return _server(database, "mysql+pymysql", "pymysql", "mysql", arguments, isolation_level="READ COMMITTED")
+
+
+def _mysql_ssl(database: Database) -> dict[str, Any]:
+    ssl = database.extra.get("ssl") or {}
+    if isinstance(ssl, str):
+        with suppress(ValueError):
+            ssl = json.loads(ssl)
+    if not isinstance(ssl, dict):
+        message = 'is no JSON object such as {"ca": "/etc/ssl/erp-ca.pem"}.'
+        raise ConfigurationError(message, conn_id=database.conn_id, field="ssl")
+    flat = {name: database.extra.get(f"ssl_{name}") for name in ("ca", "cert", "key")}
+    return {**ssl, **{name: path for name, path in flat.items() if path}}
+
+
+def _seconds(database: Database, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        message = f"{value!r} is no whole number of seconds."
+        raise ConfigurationError(message, conn_id=database.conn_id, field="connect_timeout") from None
+
+
+def _check_tls(database: Database, known: tuple[str, ...]) -> None:
+    """Refuse what is meant for TLS and would be passed over: the connection would be less safe than it looks."""
+    for name in database.extra:
+        if name.lower().startswith("ssl") and name not in known:
+            message = f"is not known here, so that TLS would not be as you mean it; known are {', '.join(known)}."
+            raise ConfigurationError(message, conn_id=database.conn_id, field=name)
 
 
 def _server(
