@@ -211,6 +211,17 @@ def test_single_invoices_can_be_asked_for_and_their_names_lead_nowhere(erp: Erp,
         export(tmp_path, invoices=[{**key, "invoice_id": "no"}], period=None)
 
 
+def test_a_credit_note_names_its_invoice_by_its_number(erp: Erp, tmp_path: Path) -> None:
+    sums: dict[str, Any] = {"net_amount": "1", "tax_amount": "0.21", "gross_amount": "1.21", **HEAD}
+    credit = {"document_type": "credit_note", "sign": -1, **sums}
+    bills = [Invoice("CI-1", invoice_number="N-1", **sums), Invoice("CI-2", preceding_invoice="CI-1", **credit)]
+    bills += [Invoice("CI-3", preceding_invoice="N-1", **credit), Invoice("CI-4", preceding_invoice="OLD", **credit)]
+    load(open_staging(erp), [item for bill in bills for item in (line("1", "1"), bill)], SALES)
+    export(tmp_path)
+    named = {i: re.findall(rb"<cac:InvoiceDocumentReference>\s*<cbc:ID>(.*)<", b) for i, b in written(tmp_path).items()}
+    assert list(named.values()) == [[], [b"N-1"], [b"N-1"], [b"OLD"]]
+
+
 def test_what_the_vendor_took_back_is_told(erp: Erp, tmp_path: Path) -> None:
     head = Invoice("V", currency="EUR", issue_date="2026-10-03", net_amount="1", gross_amount="1", status="Cancelled")
     load(open_staging(erp), [InvoiceLine(net_amount="1"), head], SALES)

@@ -31,7 +31,7 @@ from airflow_cloudbilling.model import NOT_ISSUED
 from airflow_cloudbilling.staging.closes import in_approved_close
 from airflow_cloudbilling.staging.columns import AMOUNT, TEXT
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.reading import same_invoice
+from airflow_cloudbilling.staging.reading import credited_number, same_invoice
 from airflow_cloudbilling.staging.tables import Tables
 
 KINDS = ("purchase", "sales")
@@ -154,7 +154,7 @@ class Focus:
             "PaymentCurrency": invoice.c.currency,
             "PaymentDueDate": _midnight(invoice.c.due_date),
             "PaymentTerms": self._terms(),
-            "ReferenceInvoiceId": func.coalesce(self._adjusted(), invoice.c.preceding_invoice, shown),
+            "ReferenceInvoiceId": func.coalesce(credited_number(invoice), invoice.c.preceding_invoice, shown),
             **dict(zip(_MEASURE_NAMES, measures, strict=True)),
             "x_PaidAmount": cast(null(), AMOUNT) if paid is None else paid,
             "x_InvoiceTotal": self._total(),
@@ -188,13 +188,6 @@ class Focus:
         """Return BT-109; without VAT the total is that too."""
         invoice = self.tables.invoice
         return func.coalesce(invoice.c.net_amount, case((~_is_some(invoice.c.tax_amount), invoice.c.gross_amount)))
-
-    def _adjusted(self) -> Any:
-        """Return the number of the invoice that a credit note names by its id; by its number it needs no looking up."""
-        invoice, other = self.tables.invoice, self.tables.invoice.alias("adjusted")
-        same = [other.c[name] == invoice.c[name] for name in ("provider", "account", "kind")]
-        same += [other.c.invoice_id == invoice.c.preceding_invoice, other.c.document_type != "credit_note"]
-        return select(other.c.invoice_number).where(*same).scalar_subquery()
 
     def _has_lines(self) -> ColumnElement[bool]:
         """Return the condition that an invoice has lines with an amount, which is what makes them rows."""

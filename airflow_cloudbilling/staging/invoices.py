@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, select
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.staging.posting import InvoiceKey
-from airflow_cloudbilling.staging.reading import KEY, Row, of_table, stream
+from airflow_cloudbilling.staging.reading import KEY, Row, credited_number, of_table, stream
 from airflow_cloudbilling.staging.tables import Tables
 
 _KEYS = 500  # read at once
@@ -31,13 +31,17 @@ class StagedInvoices:
         return keys_of_period(self.connection, self.tables, period, kind)
 
     def head(self, key: InvoiceKey) -> Row:
-        """Return an invoice.
+        """Return an invoice; what it credits by its number (BT-25), where the vendor names an id.
 
         :raises ConfigurationError: when it is not staged.
         """
-        found = list(self._rows(self.tables.invoice, key))
+        invoice = self.tables.invoice
+        found = list(self._rows(invoice, key))
         if not found:
             raise ConfigurationError(f"invoice {tuple(key)} is not staged.", field="invoices")
+        if found[0]["preceding_invoice"]:
+            number = self.connection.scalar(select(credited_number(invoice)).where(_of(invoice, key)))
+            found[0]["preceding_invoice"] = number or found[0]["preceding_invoice"]
         return found[0]
 
     def taxes(self, key: InvoiceKey) -> list[Row]:
@@ -50,9 +54,12 @@ class StagedInvoices:
 
     def _rows(self, table: Table, key: InvoiceKey, order: str | None = None) -> Iterator[Row]:
         query: Select[Any] = select(*(column for column in table.c if column.name != "raw"))
-        own = and_(*(table.c[name] == value for name, value in zip(KEY, key, strict=True)))
-        query = query.where(own).order_by(table.c[order]) if order else query.where(own)
+        query = query.where(_of(table, key)).order_by(table.c[order]) if order else query.where(_of(table, key))
         return (of_table(table, row) for row in stream(self.connection, query))
+
+
+def _of(table: Table, key: InvoiceKey) -> ColumnElement[bool]:
+    return and_(*(table.c[name] == value for name, value in zip(KEY, key, strict=True)))
 
 
 def keys_of_period(connection: Connection, tables: Tables, period: Period, kind: str) -> Iterator[InvoiceKey]:

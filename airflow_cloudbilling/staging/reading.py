@@ -8,7 +8,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, select
 
 from airflow_cloudbilling.exact import canonical
 from airflow_cloudbilling.staging.columns import AMOUNT
@@ -82,6 +82,17 @@ def bytewise(column: Any, dialect_name: str) -> Any:
 def same_invoice(one: Any, other: Any) -> ColumnElement[bool]:
     """Return the condition that two rows are of one invoice."""
     return and_(*(one.c[name] == other.c[name] for name in KEY))
+
+
+def credited_number(invoice: Table) -> Any:
+    """Return the number of the invoice that a row of ``cloudbilling_invoice`` names by its id, where vendors do.
+
+    Whom it names by its number (BT-25), or what is not staged, needs no other word: NULL.
+    """
+    other = invoice.alias("adjusted")
+    same = [other.c[name] == invoice.c[name] for name in KEY[:3]]
+    same += [other.c.invoice_id == invoice.c.preceding_invoice, other.c.document_type != "credit_note"]
+    return select(other.c.invoice_number).where(*same).scalar_subquery()
 
 
 def is_approved(close: Table) -> ColumnElement[bool]:
