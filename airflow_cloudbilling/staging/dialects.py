@@ -13,7 +13,7 @@ from sqlalchemy import Column, Connection, CursorResult, Executable, Text, case,
 from sqlalchemy.exc import DBAPIError
 
 from airflow_cloudbilling.errors import StagingError
-from airflow_cloudbilling.staging.rows import COPY_OPTIONS, copy_text, tuples, values_text
+from airflow_cloudbilling.staging.rows import COPY_OPTIONS, NO_VALUE, copy_text, texts, values_text
 
 LOCK_SECONDS = 600
 _NO_BACKSLASH_ESCAPES = 512  # flag of the server's status in the MySQL protocol
@@ -94,10 +94,10 @@ class SQLite(Dialect):
             yield
 
     def insert(self, connection: Connection, table: str, names: Sequence[str], block: bytes) -> None:
-        """Insert rows by one prepared statement."""
-        marks = ", ".join("?" * len(names))
+        """Insert rows by one prepared statement that says itself what is NULL: the driver takes long over each None."""
+        values = ", ".join([f"NULLIF(?, '{NO_VALUE}')"] * len(names))
         with closing(_driver_cursor(connection)) as cursor:
-            cursor.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", tuples(block))
+            cursor.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({values})", texts(block))
 
     def negated(self, column: Any) -> Any:
         """Return the text of the negated amount; a number here would be a float."""

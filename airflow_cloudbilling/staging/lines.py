@@ -11,7 +11,17 @@ from itertools import accumulate, pairwise
 
 from airflow_cloudbilling.model import InvoiceLine
 from airflow_cloudbilling.staging.held_back import Group, HeldBack
-from airflow_cloudbilling.staging.rows import COLUMN, NULL, ROW, is_clean, joined, joined_columns, row_of, tuples
+from airflow_cloudbilling.staging.rows import (
+    COLUMN,
+    NO_VALUE,
+    NULL,
+    ROW,
+    is_clean,
+    joined,
+    joined_columns,
+    row_of,
+    texts,
+)
 from airflow_cloudbilling.staging.temporary import BATCH_BYTES, BATCH_ROWS
 
 _WAITING = 200  # lines of one invoice that wait to be joined
@@ -132,8 +142,9 @@ def negated(amount: str | None) -> str | None:
 
 def turned(block: bytes) -> bytes:
     """Return rows of lines with the amounts negated that a credit note stated as positive has negated."""
-    rows = tuples(block)
+    rows = texts(block)
     for row in rows:
         for position in _AMOUNTS:
-            row[position] = negated(row[position])
+            if row[position] != NO_VALUE:
+                row[position] = str(negated(row[position]))
     return ROW.join(map(joined, rows))
