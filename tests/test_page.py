@@ -307,9 +307,18 @@ def test_a_database_without_tables_is_not_given_any(erp: Erp) -> None:
     from sqlalchemy import inspect
 
     answer = Reader().get()
-    assert answer.status_code == 400
-    assert "no staging tables yet; run an import" in answer.text
+    assert answer.status_code == 404
+    for words in ("Nothing is staged yet", "the first import into it makes them", "airflow cloudbilling stage"):
+        assert words in answer.text
     assert inspect(erp.engine()).get_table_names() == []
+
+
+def test_who_has_just_installed_it_is_told_which_connection_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_ERP_STAGING", raising=False)
+    answer = Reader().get()
+    assert answer.status_code == 404
+    for words in ("There is no staging database yet", "erp_staging", "isn&#39;t defined", "staging_conn_ids"):
+        assert words in answer.text
 
 
 def test_a_database_that_does_not_answer_is_named_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

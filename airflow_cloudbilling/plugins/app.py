@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
+from airflow.sdk.exceptions import AirflowNotFoundException
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from sqlalchemy.exc import DBAPIError
@@ -19,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 
 from airflow_cloudbilling.errors import CloudBillingError, ConfigurationError
 from airflow_cloudbilling.page.render import content_security_policy
-from airflow_cloudbilling.plugins.asked import Asked, airflow_path, message
+from airflow_cloudbilling.plugins.asked import Asked, NothingYet, airflow_path, message
 from airflow_cloudbilling.plugins.downloads import DOWNLOADS
 from airflow_cloudbilling.plugins.sage_notifications import NAME, Unlogged, configured
 from airflow_cloudbilling.plugins.views import VIEWS
@@ -38,6 +39,8 @@ def create_app() -> FastAPI:
         app.add_api_route(f"/{NAME}/{{token}}", notifications.take, methods=["POST"], response_class=Response)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(CloudBillingError, _in_words)
+    app.add_exception_handler(NothingYet, _nothing_yet)
+    app.add_exception_handler(AirflowNotFoundException, _no_connection)
     app.add_exception_handler(DBAPIError, _out_of_reach)
     app.add_middleware(Guarded)
     app.add_middleware(Unlogged)
@@ -88,6 +91,17 @@ async def _in_words(request: Request, error: Exception) -> Response:
     """Show what a person has to mend."""
     status = 400 if isinstance(error, ConfigurationError) else 503
     return message(request, "This cannot be shown", str(error), status)
+
+
+async def _nothing_yet(request: Request, error: Exception) -> Response:
+    """Say how the first import comes; nothing is wrong so far."""
+    return message(request, "Nothing is staged yet", str(error), 404, severity="")
+
+
+async def _no_connection(request: Request, error: Exception) -> Response:
+    """Say which connections the page looks for: who has just installed it has none of that name."""
+    words = f"{error} [cloudbilling] staging_conn_ids in Airflow's configuration names those that this page shows."
+    return message(request, "There is no staging database yet", words, 404)
 
 
 async def _out_of_reach(request: Request, error: Exception) -> Response:

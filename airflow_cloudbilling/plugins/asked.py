@@ -41,6 +41,10 @@ def conn_ids() -> list[str]:
     return [one.strip() for one in conf.get("cloudbilling", "staging_conn_ids").split(",") if one.strip()]
 
 
+class NothingYet(ConfigurationError):
+    """The staging database is there, and no import has been."""
+
+
 class Asked:
     """A request for a view.
 
@@ -114,14 +118,18 @@ class Asked:
     def reading(self) -> Iterator[tuple[Connection, Tables]]:
         """Read the staging tables as of one moment; nothing is created, nothing is written.
 
-        :raises ConfigurationError: when it has no tables yet, or older or newer ones.
+        :raises NothingYet: when it has no tables yet.
+        :raises ConfigurationError: when it has older or newer ones.
         """
         staging = self.staging
         with snapshot(staging.engine) as connection:
             version = version_of(connection, staging.tables)
             if version is None:
-                raise ConfigurationError(
-                    "there are no staging tables yet; run an import into it.", conn_id=self.conn_id, field="host"
+                raise NothingYet(
+                    "there are no staging tables yet; the first import into it makes them, by a DAG or by"
+                    " `airflow cloudbilling stage`. If imports have run, look for their tables in another database, or"
+                    " in another schema ([cloudbilling] staging_conn_ids = conn_id:schema).",
+                    conn_id=self.conn_id,
                 )
             if version != SCHEMA_VERSION:
                 raise ConfigurationError(
@@ -163,7 +171,7 @@ class Asked:
 AskedDep = Annotated[Asked, Depends(Asked)]
 
 
-def message(request: Request, title: str, words: str, status: int) -> Response:
+def message(request: Request, title: str, words: str, status: int, severity: str = "error") -> Response:
     """Return a page that says one thing."""
     page = Asked(request, None)
-    return HTMLResponse(html("message", title=title, page=page, message=words, severity="error"), status)
+    return HTMLResponse(html("message", title=title, page=page, message=words, severity=severity), status)
