@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -13,6 +15,8 @@ from months import bill, bills, found, stage
 from staged import OCTOBER, Erp, rows
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import Period
+from airflow_cloudbilling.notifications.findings import FindingsNotifier
 from airflow_cloudbilling.operators import approval
 from airflow_cloudbilling.operators.approval import ApproveCloseOperator
 from airflow_cloudbilling.operators.deciding import AcceptFindingOperator, ReleaseInvoicesOperator
@@ -111,6 +115,19 @@ def test_arguments_may_be_templates(erp: Erp) -> None:
     month = SimpleNamespace(partition_key="2026-10")
     operator = ReconcileInvoicesOperator(task_id="reconcile", staging_conn_id="erp_staging")
     assert operator.execute({"dag_run": month})["period"] == "2026-10-01/2026-11-01"
+
+
+@pytest.mark.parametrize(("zone", "month"), [("UTC", "2026-09"), ("Europe/Amsterdam", "2026-10")])
+def test_the_month_of_a_run_is_that_of_the_imports_time_zone(erp: Erp, zone: str, month: str) -> None:
+    """An interval that begins at midnight in Amsterdam begins in UTC in the month before."""
+    interval = {f"data_interval_{end}": datetime(2026, m, 1, tzinfo=ZoneInfo("Europe/Amsterdam"))
+                for end, m in (("start", 10), ("end", 11))}  # fmt: skip
+    arguments = {"staging_conn_id": "erp_staging", "fail_on": "never", "timezone": zone}
+    reconcile = ReconcileInvoicesOperator(task_id="reconcile", **arguments)
+    assert Period.parse(reconcile.execute({**interval, "ti": Task()})["period"]).key == month
+    told = FindingsNotifier(staging_conn_id="erp_staging", notifiers=[])._told({**interval, "task": reconcile})
+    assert told is not None
+    assert told["period"] == month
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,9 @@ class FindingsNotifier(BaseNotifier):
         from airflow_cloudbilling.reconcile.findings import OpenFindings
         from airflow_cloudbilling.reconcile.message import message_of
 
-        asked = given(self.period) or given(getattr(context.get("task"), "period", None))
-        period = period_of(context, asked, "UTC").period
+        task = context.get("task")
+        asked = given(self.period) or given(getattr(task, "period", None))
+        period = period_of(context, asked, given(getattr(task, "timezone", None)) or "UTC").period
         staging = look_into_staging(self.staging_conn_id, given(self.schema))
         with staging.engine.connect() as connection:
             found = OpenFindings(connection, staging.tables, period)

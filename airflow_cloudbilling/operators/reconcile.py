@@ -49,6 +49,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
     :param schema: database schema of the staging tables; ``None``: the connection's default.
     :param report: file or object storage that the report is written to; its suffix is ``.md`` or ``.html``. XCom
         ``report`` holds its address.
+    :param timezone: in which calendar months are told, where ``period`` is left out.
     :raises AirflowFailException: after everything is written, when there are findings of the severity that fails; or
         when an argument is wrong.
     """
@@ -64,6 +65,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
         "volume_factor",
         "schema",
         "report",
+        "timezone",
     )
     operator_extra_links = (PageLink(),)
     ui_color = "#e8f1ea"
@@ -81,6 +83,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
         volume_factor: str | float = "10",
         schema: str | None = None,
         report: str | None = None,
+        timezone: str = "UTC",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -94,6 +97,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
         self.volume_factor = volume_factor
         self.schema = schema
         self.report = report
+        self.timezone = timezone
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Reconcile the month.
@@ -138,7 +142,7 @@ class ReconcileInvoicesOperator(Traced, BaseOperator):
         from airflow_cloudbilling.reconcile.history import Limits
         from airflow_cloudbilling.reconcile.month import Scope
 
-        chosen = period_of(context, self.period, "UTC")
+        chosen = period_of(context, self.period, self.timezone)
         self.log.info("Period %s: %s.", chosen.period.key, chosen.reason)
         limits = Limits(
             _number("drift_threshold", self.drift_threshold) if given(self.drift_threshold) else None,
