@@ -123,8 +123,8 @@ class StageInvoicesOperator(LoadOperator):
             self._loading.exchanged(url, status, sha256)
 
     def _load(self, hook: BillingHook, client: Client, ask: Ask, load: Load, archive: Archive | None) -> Loaded:
-        from airflow_cloudbilling.operators.pages import WaitingPages
         from airflow_cloudbilling.operators.replay import keeper
+        from airflow_cloudbilling.operators.waiting_pages import WaitingPages
 
         slice_, dropped = load.slice, hook.source.dropped_fields
         self.log.info("Asking %s for %s invoices of %s.", slice_.provider, slice_.kind, slice_.period)
