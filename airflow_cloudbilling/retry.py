@@ -107,7 +107,8 @@ class Judge:
         if isinstance(verdict, Renew):
             if renewable:
                 return Renew(redact(reason, self._secrets))
-            self._refuse(f"{reason}; a new credential cannot be had, or was refused too.", reply.url, reply.status)
+            told = "a new credential cannot be had, or was refused too. Compare what this user or key may see there."
+            self._refuse(f"{reason}; {told}", reply.url, reply.status)
         if not reply.request.safe and (reply.status == 408 or reply.status >= 500):  # it may have been carried out
             self._doubt(reply.request, reply.url, reason)
         told_wait = retry_after(reply.headers) if verdict.after is None else verdict.after

@@ -18,7 +18,7 @@ _SCHEMA = _arg("--schema", "database schema of the staging tables")
 _PERIOD = _arg("--period", "2026-10, or half-open days: 2026-10-01/2026-11-01", required=True)
 _SOME_PERIOD = _arg("--period", "2026-10, or half-open days: 2026-10-01/2026-11-01")
 _VENDOR = _arg("--conn-id", "connection of the vendor", required=True)
-_KIND = _arg("--kind", "purchase, sales or consolidated; by default the vendor's own")
+_KIND = _arg("--kind", "purchase, sales, consolidated or usage; by default the vendor's own")
 _ARCHIVE = _arg("--archive", "folder or address that keeps every answer as received")
 _ON_REJECT = _arg("--on-reject", "what records that cannot be read do", choices=("fail", "quarantine"))
 _REMOVALS = _arg("--allow-removals", "lift the limit of invoices that may vanish", action="store_true")
@@ -28,7 +28,7 @@ _FAIL_ON = _arg(
     choices=("error", "warning", "never"),
     default="error",
 )
-_PROVIDERS = _arg("--providers", "connection types of the vendors, with commas between; by default all")
+_PROVIDERS = _arg("--providers", "connection types of the vendors, such as twotcloud,store365; by default all")
 _REASON = _arg("--reason", "why; it is kept", required=True)
 _WHO = _arg("--who", "who decides; by default the user of this machine")
 _RULE = _arg("--rule", "such as amount-drift")
@@ -39,7 +39,11 @@ _SOME_INVOICES = _arg("invoices", "provider/account/kind/id", nargs="*")
 _LINE = _arg("--line", "a line's position, from 1", type=int)
 _IDS = _arg("ids", "ids of findings, as list and the page show them", nargs="*")
 _REFERENCE = _arg("--reference", "what the ERP calls its posting", required=True)
-_REST = _arg("arguments", "after --: as of python -m airflow_cloudbilling.sandbox", nargs=argparse.REMAINDER)
+_REST = _arg(
+    "arguments",
+    "after --: as of python -m airflow_cloudbilling.sandbox; -- --help lists them",
+    nargs=argparse.REMAINDER,
+)
 
 
 def _command(name: str, words: str, *args: Arg, function: str = "") -> ActionCommand:

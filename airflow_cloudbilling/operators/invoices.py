@@ -35,7 +35,8 @@ class StageInvoicesOperator(LoadOperator):
     :param staging_conn_id: connection of the staging database.
     :param period: ``2026-10`` or ``2026-10-01/2026-11-01`` (half-open); empty: the run's partition, else the month of
         its data interval's start, else, when the interval has no length, the last full calendar month before it.
-    :param kind: ``purchase``, ``sales`` or ``consolidated``, where the vendor tells them apart; ``None``: its default.
+    :param kind: ``purchase``, ``sales`` or ``consolidated``, where the vendor tells them apart; ``usage``: Orange's
+        reports without its invoices; ``None``: the vendor's default.
     :param document_types: which documents of Orange, in its words; empty: ``invoices``. Reports are staged as slices
         of the kind ``usage`` beside the invoices, and never count in totals.
     :param archive: folder or object storage (``s3://conn_id@bucket/prefix``) that keeps every answer as it came;

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.model import KINDS
 from airflow_cloudbilling.parse.events import Malformed
 from airflow_cloudbilling.parse.json_exact import decoder
 
@@ -69,12 +70,14 @@ class Records:
         path that begins with ``invoice`` or ``line`` and may go on into what the vendor sent
         (``invoice.raw.Receiver.City``). For ``Orders`` it comes before the built-in mapping, else it is all.
     :param defaults: field → value, for what staging and the mapping leave open; dotted or nested.
-    :raises ConfigurationError: when a mapping is missing or is none.
+    :raises ConfigurationError: when a mapping is missing or is none, or there is no such kind.
     """
 
     def __init__(
         self, scope: str, kind: str | None, mapping: Mapper | Mapping[str, str] | None, defaults: Row | None = None
     ) -> None:
+        if kind and kind not in KINDS:
+            raise ConfigurationError(f"{kind!r} is none of {', '.join(KINDS)}.", field="kind")
         orders = scope.casefold() == "orders"
         if mapping is None and not (orders and kind == "sales"):
             raise ConfigurationError(
@@ -108,10 +111,13 @@ class Records:
     def check(self) -> None:
         """Refuse to go on when fields that Sage requires could not be filled.
 
-        :raises ConfigurationError: naming every one of them, and invoices that lack it.
+        :raises ConfigurationError: naming every one of them, and at most three invoices that lack it.
         """
         if self.missing:
-            told = "; ".join(f"{field} ({', '.join(ids)})" for field, ids in self.missing.items())
+            alike: dict[str, list[str]] = {}  # mostly all invoices lack the same
+            for field, ids in self.missing.items():
+                alike.setdefault(", ".join(ids), []).append(field)
+            told = "; ".join(f"{', '.join(fields)} ({ids})" for ids, fields in alike.items())
             raise ConfigurationError(
                 f"{self.lacking} invoices lack fields that Sage requires, so nothing was sent: {told}. Give them as"
                 f" defaults, e.g. defaults={{{next(iter(self.missing))!r}: …}}, or map them.",
