@@ -428,6 +428,17 @@ def test_drafts_and_cancelled_invoices_are_named_once(clean: Erp) -> None:
     assert " and 10 more (" in actual
 
 
+def test_an_invoice_that_the_vendor_moved_to_another_month_is_told_until_both_are_imported_again(erp: Erp) -> None:
+    stage(erp, bills([1, 2], issue_date="2026-10-31"))
+    stage(erp, bills([2], issue_date="2026-09-30"), SEPTEMBER)
+    weeks = OCTOBER._replace(period=Period.parse("2026-10-25/2026-11-01"))  # has it too, and rightly so
+    stage(erp, bills([1, 2], issue_date="2026-10-31"), weeks)
+    assert check(erp, limits=Limits(drift=None)).counts == {("warning", "in-two-periods"): 1}
+    assert found(erp) == [("in-two-periods", "warning", None, "invoices of this period alone", "INV-2 (2026-09)")]
+    stage(erp, bills([3]), SEPTEMBER)
+    assert check(erp, limits=Limits(drift=None)).counts == {}
+
+
 def test_usage_counts_in_no_sum_but_must_be_there(clean: Erp) -> None:
     usage = ORANGE._replace(kind="usage")
     for slice_ in (usage._replace(period=SEPTEMBER.period), usage):

@@ -25,6 +25,7 @@ _WARNINGS = BREAKDOWN | {
     "BR-DEC",
     "amount-drift",
     "credit-without-invoice",
+    "in-two-periods",
     "loaded-early",
     "not-issued",
     "unreadable-amounts",

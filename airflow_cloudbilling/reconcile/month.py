@@ -145,12 +145,13 @@ class _Month:
 
     def _invoices(self, key: SliceKey, charges: Charges | None) -> int:
         """Look at each invoice of a slice; return how many are staged."""
-        present, unissued = 0, list[str]()
+        present, unissued, elsewhere = 0, list[str](), list[str]()
         for ids in self.reader.ids(key, self.scope.period):
             heads = self.reader.heads(key, ids)
             present += len(heads)
             if key.kind == "usage":  # reports of what is billed elsewhere
                 continue
+            elsewhere += (f"{one} ({period})" for one, period in self.reader.elsewhere(key, self.scope.period, ids))
             for head, broken in self._broken(key, heads, charges):
                 self.told.append(Told(key, broken, head.invoice_id))
             for head in heads.values():
@@ -162,6 +163,8 @@ class _Month:
                     unissued.append(f"{head.invoice_id} ({head.status})")
         if unissued:
             self.told.append(Told(key, _not_issued(unissued)))
+        if elsewhere:
+            self.told.append(Told(key, _in_two_periods(elsewhere)))
         return present
 
     def _broken(self, key: SliceKey, heads: dict[str, Head], charges: Charges | None) -> list[tuple[Head, Broken]]:
@@ -189,7 +192,18 @@ def _of_invoice(invoice: InvoiceKey, broken: Broken) -> Told:
 
 def _not_issued(invoices: Sequence[str]) -> Broken:
     """Return ``not-issued``, which names drafts and cancelled invoices: they stay in the totals, a person decides."""
-    more = len(invoices) - SHOWN
-    named = ", ".join(invoices[:SHOWN]) + (f" and {more} more ({fingerprint(invoices)})" if more > 0 else "")
     message = "They count in the totals and in the close. Ask the vendor, import again, or accept that they count."
-    return Broken("not-issued", "issued invoices", named, message)
+    return Broken("not-issued", "issued invoices", _named(invoices), message)
+
+
+def _in_two_periods(invoices: Sequence[str]) -> Broken:
+    """Return ``in-two-periods``, which names invoices that the vendor gave in another period too: it has moved them."""
+    message = (
+        "They count in the totals of both, and are sent once. Import both periods again: the vendor names one now."
+    )
+    return Broken("in-two-periods", "invoices of this period alone", _named(invoices), message)
+
+
+def _named(invoices: Sequence[str]) -> str:
+    more = len(invoices) - SHOWN
+    return ", ".join(invoices[:SHOWN]) + (f" and {more} more ({fingerprint(invoices)})" if more > 0 else "")

@@ -8,7 +8,7 @@ from contextlib import closing
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
 from airflow_cloudbilling.exact import exact_sum, exactly
 from airflow_cloudbilling.model import Period, Slice
@@ -71,6 +71,17 @@ class Reader:
         columns = [invoice.c[name] for name in Head._fields[:-1]]
         query = select(*columns, is_frozen(self.tables)).where(_in(invoice, key, ids))
         return {row.invoice_id: _head(row) for row in self.connection.execute(query)}
+
+    def elsewhere(self, key: SliceKey, period: Period, ids: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Yield which invoices of a page another period returns too that has no day in common with this one."""
+        slices = self.tables.slice_invoice
+        other = or_(
+            func.substr(slices.c.period, 1, 10) >= period.end.isoformat(),
+            func.substr(slices.c.period, 12, 10) <= period.start.isoformat(),
+        )
+        query = select(slices.c.invoice_id, slices.c.period).where(_in(slices, key, ids), other)
+        for invoice_id, found in self.connection.execute(query.order_by(slices.c.invoice_id, slices.c.period)):
+            yield invoice_id, Period.parse(found).key
 
     def sums(self, key: SliceKey, heads: dict[str, Head], charges: Charges | None = None) -> list[LineSums]:
         """Return what the lines of each invoice come to, in the order of ``heads``.
