@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice, repeat
+from contextlib import suppress
+from itertools import chain, repeat
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
@@ -85,7 +86,8 @@ class InvoiceReader(Closing):
         ended = list(zip(headers, heads, strict=True))
         passed = {id(event) for header, head in ended if self._passed(head) for event in header.leaves}
         leaves = [leaf for event in window if id(event) not in passed for leaf in event.leaves]
-        self._values = iter(self._read_lines(leaves))
+        self._lines, self._unread = self._read_lines(leaves)
+        self._taken = 0  # of those lines
         self._heads = iter(ended)
         for event in window:
             if id(event) not in passed:
@@ -150,14 +152,23 @@ class InvoiceReader(Closing):
                 ended.append(self._header)
         return ended
 
-    def _read_lines(self, leaves: list[Any]) -> Sequence[Values | RecordError]:
-        """Return the canonical values of each line, or why it has none."""
-        if set(map(type, leaves)) <= {dict}:
-            return self._line.read_all(leaves)
-        return [
-            self._line.read_all([leaf])[0] if isinstance(leaf, dict) else _no_object("the line's fields", leaf)
-            for leaf in leaves
-        ]
+    def _read_lines(self, leaves: list[Any]) -> tuple[Columns, dict[int, RecordError]]:
+        """Return the canonical values of lines column by column; and which lines have none, by position, and why."""
+        with suppress(RecordError):
+            if set(map(type, leaves)) <= {dict}:
+                return self._line_columns(leaves), {}
+        rows = list(map(self._read_line, leaves))
+        unread = {position: row for position, row in enumerate(rows) if isinstance(row, RecordError)}
+        nothing = (None,) * len(LINE_NAMES)
+        return [*zip(*[nothing if isinstance(row, RecordError) else row for row in rows], strict=True)], unread
+
+    def _read_line(self, leaf: Any) -> Values | RecordError:
+        try:
+            if isinstance(leaf, dict):
+                return tuple([value for (value,) in self._line_columns([leaf])])
+        except RecordError as error:
+            return error
+        return _no_object("the line's fields", leaf)
 
     def _open(self, event: Event) -> Found:
         if event.level == 1:
@@ -168,15 +179,16 @@ class InvoiceReader(Closing):
 
     def _take_leaves(self, event: Event) -> Found:
         """Yield the lines that are complete; one that is not waits in the nesting, a bad one spoils its invoice."""
-        found: list[Any] = list(islice(self._values, len(event.leaves)))
-        if self._bad or not found:
+        begin, self._taken = self._taken, self._taken + len(event.leaves)
+        if self._bad or not event.leaves:
             return
-        bad = next((nth for nth, values in enumerate(found) if isinstance(values, RecordError)), None)
-        if bad is not None:
-            error = RecordError(f"line {self._sum.lines + bad + 1}: {found[bad].reason}")
-            self._spoil(error, event.raws[bad] if event.raws else self._written(event.leaves[bad]))
+        if bad := [position for position in self._unread if begin <= position < self._taken]:
+            nth = bad[0] - begin
+            error = RecordError(f"line {self._sum.lines + nth + 1}: {self._unread[bad[0]].reason}")
+            self._spoil(error, event.raws[nth] if event.raws else self._written(event.leaves[nth]))
             return
-        lines: Columns = [*zip(*found, strict=True), event.raws or [None] * len(found)]
+        lines: Columns = [column[begin : self._taken] for column in self._lines]
+        lines.append(event.raws or [None] * len(event.leaves))
         self._sum.add(lines[_NET], lines[_TAX])
         if not self._names.around or self._nesting.place(lines):
             yield _lines(lines)

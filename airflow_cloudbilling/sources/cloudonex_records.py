@@ -147,10 +147,6 @@ class Reader(InvoiceReader):
             )
         return super()._invoice(values, header)
 
-    def _read_lines(self, leaves: list[Any]) -> Sequence[Values | RecordError]:
-        found = super()._read_lines(leaves)
-        return [line if isinstance(line, RecordError) else self._completed(*line) for line in found]
-
     def _line_columns(self, leaves: list[Any]) -> Columns:
         *lines, percentages = super()._line_columns(leaves)
         zeros = "0" in lines[_TAX] or None in lines[_NET]
