@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from typing import IO, TYPE_CHECKING, cast
 
+from airflow_cloudbilling import disk
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.http.spool import IN_MEMORY
 from airflow_cloudbilling.source import Reply, Request
@@ -83,14 +84,19 @@ class Replay:
             )
         exchange = left.popleft()
         sha256 = exchange.sha256 or ""
+        body, size = self._body(sha256)
+        headers = json.loads(exchange.headers or "{}")
+        return Reply(request, exchange.url, exchange.status or 200, headers, body, size, sha256)
+
+    def _body(self, sha256: str) -> tuple[IO[bytes], int]:
+        """Return a copy of a body, which is then known to be whole, at its beginning, and its size."""
         body = cast("IO[bytes]", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY))  # noqa: SIM115 - the driver closes it
         try:
             with self._archive.open(sha256) as kept:
                 shutil.copyfileobj(kept, body, IN_MEMORY)
         except BaseException:
-            body.close()
+            disk.discard(body)
             raise
         size = body.tell()
         body.seek(0)
-        headers = json.loads(exchange.headers or "{}")
-        return Reply(request, exchange.url, exchange.status or 200, headers, body, size, sha256)
+        return body, size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.page.ledger import AMOUNTS
-from airflow_cloudbilling.page.matrix import Column, Matrix
+from airflow_cloudbilling.page.matrix import Cell, Column, Matrix
 
 WIDTH, HEIGHT = 640, 200
 LEFT = 78  # where the scale ends
@@ -60,9 +60,7 @@ def chart(matrix: Matrix, currency: str, kind: str, amount: str) -> Chart:
     columns = [column for column in matrix.columns if column.kind == kind]
     every = list(dict.fromkeys(column.provider for column in matrix.columns))
     rows = list(reversed(matrix.rows))
-    values = [
-        [row.cells[column].totals.get(currency, {}).get(amount) or Decimal(0) for column in columns] for row in rows
-    ]
+    values = [[_amount_of(row.cells[column], currency, amount) for column in columns] for row in rows]
     high = max((sum(v for v in one if v > 0) for one in values), default=Decimal(0))
     low = min((sum(v for v in one if v < 0) for one in values), default=Decimal(0))
     ticks = _scale(Decimal(low), Decimal(high))
@@ -84,6 +82,10 @@ def chart(matrix: Matrix, currency: str, kind: str, amount: str) -> Chart:
     scale = [Tick(y(one), one) for one in ticks]
     vendors = {column.provider: every.index(column.provider) for column in columns}
     return Chart(currency, kind, amount, vendors, bars, scale, labels)
+
+
+def _amount_of(cell: Cell, currency: str, amount: str) -> Decimal:
+    return cell.totals.get(currency, {}).get(amount) or Decimal(0)
 
 
 def _stacked(

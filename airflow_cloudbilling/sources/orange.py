@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -180,14 +180,7 @@ class OrangeCloudStore(Source):
                 else:
                     yield found
             downloads = [self._file(one.asked_as, contract, params, settings) for one in wanted]
-            yield Ahead(downloads)
-            for one, request in zip(wanted, downloads, strict=True):
-                reply = yield request
-                assert reply is not None
-                try:
-                    yield from files.items(one, reply)
-                except Malformed as error:
-                    raise malformed(reply, str(error), settings) from None
+            yield from _downloaded(wanted, downloads, files, settings)
 
     def ready(self, ask: Ask, settings: Settings) -> Conversation:
         """Ask for the lists alone and yield each document of the period."""
@@ -286,6 +279,20 @@ class OrangeCloudStore(Source):
 
     def _file(self, document_id: str, contract: str, params: Mapping[str, str], settings: Settings) -> Request:
         return self._get(f"/documents/{path_part(document_id)}/file", settings, contract, params)
+
+
+def _downloaded(
+    wanted: Sequence[Listed], downloads: Sequence[Request], files: Files, settings: Settings
+) -> Conversation:
+    """Download documents, some of them at once, and yield what their files hold, in the order of the list."""
+    yield Ahead(downloads)
+    for one, request in zip(wanted, downloads, strict=True):
+        reply = yield request
+        assert reply is not None
+        try:
+            yield from files.items(one, reply)
+        except Malformed as error:
+            raise malformed(reply, str(error), settings) from None
 
 
 def _without(params: Mapping[str, Any], name: str) -> dict[str, Any]:
