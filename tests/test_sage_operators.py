@@ -252,6 +252,6 @@ def test_there_are_no_invoices_to_import_from_sage(vendor: Sandbox, staging: Pat
     ready = InvoicesReadySensor(task_id="ready", conn_id=CONN_ID, period="2026-10")
     with pytest.raises(AirflowFailException, match="where staged invoices go"):
         ready.poke({})
-    with pytest.raises(ConfigurationError, match=f"'{CONN_ID}'.*no resource 'orders' to list; it has POST"):
+    with pytest.raises(ConfigurationError, match=f"'{CONN_ID}'.*no resource 'orders' to list; there is Sage"):
         list(SageConnectedCloudHook().list_records("orders"))
     assert vendor.requests == []
