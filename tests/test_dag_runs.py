@@ -131,3 +131,11 @@ def test_the_asset_is_a_static_outlet() -> None:
     assert default.outlets == [invoice_asset("my_2t", "purchase")]
     assert templated.outlets == []
     assert invoice_asset("my_2t", "sales").uri == "cloudbilling://my_2t/sales"
+
+
+def test_an_asset_that_a_mapped_task_names_is_updated_once() -> None:
+    own = invoice_asset("twotcloud_default", "sales")
+    task = StageInvoicesOperator(
+        task_id="stage", conn_id="twotcloud_default", staging_conn_id="erp_staging", kind="sales", outlets=[own]
+    )
+    assert task.outlets == [own]

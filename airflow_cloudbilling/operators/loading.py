@@ -241,7 +241,9 @@ class LoadOperator(Traced, BaseOperator):
             needed(self.conn_id, "conn_id", "a vendor's connection")
             if kind not in KINDS:  # the asset would say so too, in words about its address
                 raise ConfigurationError(f"{kind!r} is none of {', '.join(KINDS)}.", field="kind")
-            self.outlets = [*self.outlets, invoice_asset(self.conn_id, kind)]
+            asset = invoice_asset(self.conn_id, kind)
+            if asset not in self.outlets:  # which a mapped task has to be given, as Airflow cannot see it here
+                self.outlets = [*self.outlets, asset]
 
     def _tell_asset(self, context: Context, period: Period, kind: str, result: dict[str, Any]) -> None:
         """Put the result into the asset's event, under the partition that was staged."""
