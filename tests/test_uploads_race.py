@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sages import connect
-from staged import Erp
+from staged import Erp, rows
 from uploading import DEFAULTS, SALES, Task, close, ledger, seen_once, stage, upload
 
 from airflow_cloudbilling.errors import ConfigurationError
@@ -17,11 +17,13 @@ from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.operators.sage_file import OutgoingFile
 from airflow_cloudbilling.operators.sage_outbox import Outbox
 from airflow_cloudbilling.operators.sage_units import Invoices
+from airflow_cloudbilling.reconcile.approval import reject
 from airflow_cloudbilling.sandbox.sage import Sage
 from airflow_cloudbilling.sandbox.server import Sandbox
 from airflow_cloudbilling.staging.ledger import Run
 from airflow_cloudbilling.staging.posting import InvoiceKey, Posting
 from airflow_cloudbilling.staging.uploads import Upload, Uploads
+from airflow_cloudbilling.staging.uploads_intent import File, Item, intend
 from airflow_cloudbilling.staging.uploads_results import Results
 from airflow_cloudbilling.staging.uploads_selection import Selection, approved
 
@@ -82,7 +84,11 @@ def test_invoices_that_come_before_the_file_is_made_go_along(erp: Erp, sage: Sag
 
 @pytest.mark.parametrize(
     ("what", "said"),
-    [("changed", "INV-1 was changed; INV-3 was changed"), ("posted", "1 were posted meanwhile")],
+    [
+        ("changed", "INV-1 was changed; INV-3 was changed"),
+        ("posted", "1 were posted meanwhile"),
+        ("rejected", "close 'C-1' is rejected; nothing of it is sent"),
+    ],
 )
 def test_of_an_approved_set_that_changes_before_the_file_is_made_nothing_is_sent(
     erp: Erp, sage: Sage, send: Sending, what: str, said: str
@@ -93,12 +99,39 @@ def test_of_an_approved_set_that_changes_before_the_file_is_made_nothing_is_sent
     def meanwhile() -> None:
         if what == "changed":
             stage(erp, net="11")
+        elif what == "rejected":
+            reject(uploads.staging, "C-1", "B. Controller")
         else:
             Posting(uploads.staging).mark([InvoiceKey(*SALES[:3], "INV-1")], "FI-1")
 
     with pytest.raises(ConfigurationError, match=said):
         send(uploads, meanwhile, "C-1")
     assert (sage.contents, ledger(erp)) == ({}, [])
+
+
+def test_whoever_rejects_while_a_file_is_made_waits_and_is_told_that_it_goes(erp: Erp, sage: Sage) -> None:
+    uploads, said = Uploads(stage(erp)), list[str]()
+    close(erp, 1, 3)
+
+    def refuse() -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            reject(uploads.staging, "C-1", "B. Controller")
+        said.append(str(caught.value))
+
+    person = threading.Thread(target=refuse)
+
+    def items() -> list[Item]:
+        if not person.ident:
+            person.start()
+            person.join(0.3)  # no longer than it may take to go wrong
+        return [Item(*row, f"R{n}") for n, row in enumerate(members)]
+
+    members = rows(erp, "close_invoice", "provider, account, kind, invoice_id, content_hash")
+    file = File("sage", "Orders", "0", close_id="C-1", record_count=2)
+    intend(uploads, "u-1", file, RUN, items, [SALES[:3]])
+    person.join()
+    assert ["went with upload u-1 already" in words for words in said] == [True]
+    assert rows(erp, "close", "status") == [("approved",)]
 
 
 def test_the_ledger_is_read_as_of_one_moment(erp: Erp, sage: Sage) -> None:

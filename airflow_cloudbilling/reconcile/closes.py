@@ -174,7 +174,7 @@ def decide(staging: Staging, close_id: str, status: str, by: str) -> Close:
         raise ConfigurationError("is empty; say who decides.", field="by")
     tables, dialect = staging.tables, dialect_of(staging.engine.dialect.name)
     with staging.engine.connect() as connection, dialect.locked(connection, f"close/{close_id}"):
-        before = _there(_read(connection, tables, close_id), close_id)
+        before = _there(_read(connection, tables, close_id, alone=True), close_id)
         if before.status == status:
             return before
         if status == REJECTED and (sent := uploads_of(connection, tables, close_id)):
@@ -185,10 +185,14 @@ def decide(staging: Staging, close_id: str, status: str, by: str) -> Close:
         return _there(_read(connection, tables, close_id), close_id)
 
 
-def _read(connection: Connection, tables: Tables, close_id: str) -> Close | None:
+def _read(connection: Connection, tables: Tables, close_id: str, *, alone: bool = False) -> Close | None:
+    """Return a close, if there is one.
+
+    :param alone: let nobody make an upload of it before the transaction ends.
+    """
     close = tables.close
-    columns = [close.c[name] for name in Close._fields]
-    row = connection.execute(select(*columns).where(close.c.close_id == close_id)).first()
+    query = select(*(close.c[name] for name in Close._fields)).where(close.c.close_id == close_id)
+    row = connection.execute(query.with_for_update() if alone else query).first()
     return Close(*row) if row else None
 
 

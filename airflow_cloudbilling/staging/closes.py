@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, column, delete, exists, inspect, or_, select, table
 
+from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.staging.dialects import dialect_of
-from airflow_cloudbilling.staging.reading import KEY, is_approved, same_invoice
+from airflow_cloudbilling.staging.reading import KEY, TAKEN_BACK, is_approved, same_invoice
 from airflow_cloudbilling.staging.rows import ROW, row_of
 from airflow_cloudbilling.staging.tables import Tables
 
@@ -50,6 +52,25 @@ def slices_of(connection: Connection, tables: Tables, close_id: str) -> Iterator
     own = tables.close_slice
     query = select(*(own.c[name] for name in _SLICE)).where(own.c.close_id == close_id)
     yield from ((row[0], row[1], row[2]) for row in connection.execute(query).all())
+
+
+def check_approved(connection: Connection, tables: Tables, close_id: str) -> Any:
+    """Return when a close was made which a person has approved; until the transaction ends nobody takes that back.
+
+    :raises ConfigurationError: when there is none of this id, nobody has approved it, or somebody has taken it back.
+    """
+    close = tables.close
+    chosen = select(close.c.status, close.c.approved_at, close.c.created_at).where(close.c.close_id == close_id)
+    row = connection.execute(chosen.with_for_update()).first()
+    if row is None:
+        raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
+    status = (row.status or "").lower()
+    if status in TAKEN_BACK:
+        raise ConfigurationError(f"close {close_id!r} is {row.status}; nothing of it is sent.", field="close_id")
+    if row.approved_at is None and status != "approved":
+        message = f"close {close_id!r} is {row.status or 'open'}, nobody has approved it yet; nothing of it is sent."
+        raise ConfigurationError(message, field="close_id")
+    return row.created_at
 
 
 def in_approved_close(tables: Tables) -> ColumnElement[bool]:

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Table, and_, func, insert, or_, select
 
 from airflow_cloudbilling.errors import ConfigurationError
+from airflow_cloudbilling.staging.closes import check_approved
 from airflow_cloudbilling.staging.dialects import dialect_of
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES
 from airflow_cloudbilling.staging.ledger import Run
@@ -72,9 +73,12 @@ def intend(
     :param accounts: those of all of them.
     :raises TakenError: when meanwhile an invoice was taken by another upload, marked as posted or changed, or when the
         same content is on its way already.
-    :raises ConfigurationError: when two invoices have the same record id.
+    :raises ConfigurationError: when two invoices have the same record id, or a person has taken back that the close may
+        be sent.
     """
     with uploads.locked(accounts or [own_file(file.conn_id, file.scope)]) as connection:
+        if file.close_id is not None:
+            check_approved(connection, uploads.staging.tables, file.close_id)
         if file.record_count is None:
             _check_content(uploads, connection, file)
         row = {"upload_id": upload_id, "status": "intent", "created_at": uploads.staging.ledger.now(connection)}

@@ -12,12 +12,12 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, false, func, sele
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.model import Period
-from airflow_cloudbilling.staging.closes import members_of, slices_of, stood_with
+from airflow_cloudbilling.staging.closes import check_approved, members_of, slices_of, stood_with
 from airflow_cloudbilling.staging.frozen import FROZEN_STATES, is_frozen
 from airflow_cloudbilling.staging.invoices import keys_of_period
 from airflow_cloudbilling.staging.loader import Staging
 from airflow_cloudbilling.staging.posting import InvoiceKey
-from airflow_cloudbilling.staging.reading import TAKEN_BACK, Row, let_the_database_learn, of_table, same_invoice
+from airflow_cloudbilling.staging.reading import Row, let_the_database_learn, of_table, same_invoice
 from airflow_cloudbilling.staging.uploads_intent import chunks, in_account
 
 _LINES = 20_000  # lines read at once, of one invoice more if it has more
@@ -200,20 +200,11 @@ def approved(staging: Staging, close_id: str) -> Approved:
 
     :raises ConfigurationError: when there is none of this id, or nobody has approved it.
     """
-    close = staging.tables.close
     with staging.engine.connect() as connection:
-        row = connection.execute(select(close).where(close.c.close_id == close_id)).mappings().first()
-    if row is None:
-        raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
-    if (row["status"] or "").lower() in TAKEN_BACK:
-        raise ConfigurationError(f"close {close_id!r} is {row['status']}; nothing of it is sent.", field="close_id")
-    if row["approved_at"] is None and (row["status"] or "").lower() != "approved":
-        message = f"close {close_id!r} is {row['status'] or 'open'}, nobody has approved it yet; nothing of it is sent."
-        raise ConfigurationError(message, field="close_id")
-    with staging.engine.connect() as connection:
+        created_at = check_approved(connection, staging.tables, close_id)
         hashes = {InvoiceKey(*member[:4]): member[4] for member in members_of(connection, staging.tables, close_id)}
         kinds = frozenset(kind for _, _, kind in slices_of(connection, staging.tables, close_id))
-    return Approved(close_id, hashes, row["created_at"], kinds)
+    return Approved(close_id, hashes, created_at, kinds)
 
 
 def _columns(table: Table, raw: bool) -> list[ColumnElement[Any]]:
