@@ -19,6 +19,11 @@ from airflow_cloudbilling.redaction import clean
 
 BLOCK = 8 * 1024 * 1024  # bytes of one part of an upload, or of one read; S3 takes no smaller part than 5 MiB
 _WITH_FOLDERS = frozenset({"file", "local", "sftp", "ssh", "smb", "hdfs", "webhdfs"})
+_PACKAGES = (
+    ("s3", "apache-airflow-providers-amazon[s3fs]"),
+    ("gs", "apache-airflow-providers-google"),
+    ("abfs", "apache-airflow-providers-microsoft-azure"),
+)
 _RENAMED = frozenset({"file", "local"})  # fsspec's own transaction would pass through TMPDIR, perhaps another disk
 
 
@@ -43,7 +48,8 @@ class Place:
             self.fs: Any = self._path.fs
             self.root = self._path.path.rstrip("/")
         except Exception as error:  # whatever a store's own library raises when it is not installed or not set up
-            message = f"{location!r} cannot be opened as object storage ({in_words(error)})."
+            needs = next((f" It needs {package}." for scheme, package in _PACKAGES if location.startswith(scheme)), "")
+            message = f"{location!r} cannot be opened as object storage ({in_words(error)}).{needs}"
             raise ConfigurationError(message, field=field) from error
 
     def address(self, *parts: str) -> str:

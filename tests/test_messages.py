@@ -182,6 +182,20 @@ def test_a_resource_that_is_not_there_is_answered_with_the_nearest_or_the_operat
     assert "contract_id in the task's query" in no_contract
 
 
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        ("s4://bucket/raw", "Unsupported filesystem"),
+        ("abfs://bucket/raw", "It needs apache-airflow-providers-microsoft-azure."),
+    ],
+)
+def test_an_archive_that_cannot_be_opened_says_what_is_missing(vendors: Sandbox, archive: str, words: str) -> None:
+    given = {"conn_id": STORE, "staging_conn_id": "erp_staging", "period": OCTOBER, "archive": archive}
+    message = failure(StageInvoicesOperator, **given)
+    assert f"Argument 'archive': '{archive}' cannot be opened as object storage" in message
+    assert words in message
+
+
 # The command line, where no log is seen
 
 
@@ -229,3 +243,12 @@ def test_a_mistake_in_a_command_is_one_sentence(vendors: Sandbox) -> None:
         assert (code, len(err.splitlines())) == (2, 1), err
         assert said in err
         assert "Traceback" not in err
+
+
+def test_a_sandbox_on_a_port_that_is_taken_says_so(vendors: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    from airflow_cloudbilling.sandbox.__main__ import main
+
+    port = vendors.url.rpartition(":")[2]
+    with pytest.raises(SystemExit):
+        main(["--port", port, "--months", "1"])
+    assert f"127.0.0.1, port {port}: Address already in use; --port 0 takes any that is free" in capsys.readouterr().err

@@ -64,7 +64,10 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     try:
         sandbox = _sandbox(given)
-    except (ValueError, TypeError, OSError) as error:
+    except OSError as error:
+        taken = f"{given.host}, port {given.port}: {error.strerror}; --port 0 takes any that is free"
+        parser.error(str(error) if error.filename else taken)  # a file of faults has a name
+    except (ValueError, TypeError) as error:
         parser.error(str(error))
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
