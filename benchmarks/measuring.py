@@ -82,10 +82,12 @@ def tell(text: str) -> None:
 
 
 def bare_task() -> None:
-    """Do what every task of Airflow has done before its own work begins: the runner is there, secrets are masked."""
-    import airflow.sdk.execution_time.task_runner  # noqa: F401 - imported before any task
+    """Do what every task of Airflow has done before its own work begins: plugins are loaded, secrets are masked."""
     from airflow.sdk import BaseOperator
+    from airflow.sdk.execution_time import task_runner
     from airflow.sdk.log import mask_secret
+
+    task_runner.get_listener_manager()  # as the runner does before any task: it loads Airflow's plugins
 
     class Bare(BaseOperator):
         def execute(self, context: Any) -> None:
