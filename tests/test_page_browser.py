@@ -209,6 +209,10 @@ def test_it_is_read_by_dark_and_on_a_phone(airflow: RealAirflow, chromium: Any, 
         visit.shoot(f"months-{name}")
         root = "document.documentElement"
         assert visit.window.evaluate(f"{root}.scrollWidth <= {root}.clientWidth")  # tables scroll within themselves
+        latest = (
+            "Math.max(...[...document.querySelectorAll('figure rect')].map(one => one.getBoundingClientRect().right))"
+        )
+        assert visit.window.evaluate(f"{latest} <= {root}.clientWidth")  # charts begin at their end
         back = visit.window.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (back == "rgb(255, 255, 255)") is (scheme == "light")
         assert visit.complaints == []

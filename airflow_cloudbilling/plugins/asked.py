@@ -127,7 +127,7 @@ class Asked:
             if version is None:
                 raise NothingYet(
                     "there are no staging tables yet; the first import into it makes them, by a DAG or by"
-                    " `airflow cloudbilling stage`. If imports have run, look for their tables in another database, or"
+                    " airflow cloudbilling stage. If imports have run, look for their tables in another database, or"
                     " in another schema ([cloudbilling] staging_conn_ids = conn_id:schema).",
                     conn_id=self.conn_id,
                 )
