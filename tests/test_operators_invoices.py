@@ -235,7 +235,7 @@ def test_a_wait_longer_than_max_wait_fails_in_words(vendor: Sandbox, erp: Erp) -
         ({"on_reject": "ignore"}, "on_reject"),
         ({"max_removed": "many"}, "max_removed"),
         ({"window_shift_days": "x"}, "window_shift_days"),
-        ({"timezone": "Mars/Olympus", "period": ""}, "period"),
+        ({"timezone": "Mars/Olympus", "period": ""}, "timezone"),
         ({"conn_id": "erp_staging"}, "twotcloud"),
         ({"field_map": {"grossamount": "x"}}, "grossamount"),
     ],

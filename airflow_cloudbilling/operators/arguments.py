@@ -1,9 +1,11 @@
-"""What a task's arguments mean for the question to a vendor: the period, the kind, the types of documents."""
+"""What a task's arguments mean: the period, the kind, the types of documents, what was left out."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
@@ -108,3 +110,16 @@ def providers_of(providers: str | Sequence[str] | None) -> list[str] | None:
 def document_types_of(types: str | Sequence[str]) -> tuple[str, ...]:
     """Return the types of documents that a task means; an argument that was templated may have become a text."""
     return tuple(part.strip() for part in types.split(",") if part.strip()) if isinstance(types, str) else (*types,)
+
+
+def share_of(value: float | str | Decimal, field: str) -> Decimal:
+    """Read ``0.1``, ``"10%"`` or ``"10 %"`` as a share of 1.
+
+    :raises ConfigurationError: when it is none.
+    """
+    text = str(value).strip()
+    with suppress(InvalidOperation):
+        share = Decimal(text[:-1].strip()) / 100 if text.endswith("%") else Decimal(text)
+        if 0 <= share <= 1:
+            return share
+    raise ConfigurationError(f"{value!r} is not a share such as 0.1 or '10%'.", field=field)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -17,7 +15,7 @@ from airflow_cloudbilling.found import Item
 from airflow_cloudbilling.hooks.lineage import Dataset, came_from, of_asset, of_vendor, went_to
 from airflow_cloudbilling.hooks.metrics import count_load
 from airflow_cloudbilling.model import KINDS, Period, Slice
-from airflow_cloudbilling.operators.arguments import document_types_of, given, kind_of, needed, period_of
+from airflow_cloudbilling.operators.arguments import document_types_of, given, kind_of, needed, period_of, share_of
 from airflow_cloudbilling.operators.failing import failing_for_good
 from airflow_cloudbilling.operators.lineage import Lineage, Traced
 from airflow_cloudbilling.operators.page_link import PageLink
@@ -232,7 +230,7 @@ class LoadOperator(Traced, BaseOperator):
 
         if self.on_reject not in ("fail", "quarantine"):
             raise ConfigurationError(f"{self.on_reject!r} is neither 'fail' nor 'quarantine'.", field="on_reject")
-        return Rules(_share(self.max_removed), self.allow_removals, self.on_reject == "quarantine")
+        return Rules(share_of(self.max_removed, "max_removed"), self.allow_removals, self.on_reject == "quarantine")
 
     def _add_outlet(self) -> None:
         """Declare the asset where both its parts are known when the DAG is read."""
@@ -280,16 +278,6 @@ class LoadOperator(Traced, BaseOperator):
 
 def _is_literal(value: object) -> bool:
     return isinstance(value, str) and "{{" not in value and "{%" not in value
-
-
-def _share(value: float | str | Decimal) -> Decimal:
-    """Read ``0.1``, ``"10%"`` or ``"10 %"`` as a share of 1."""
-    text = str(value).strip()
-    with suppress(InvalidOperation):
-        share = Decimal(text[:-1].strip()) / 100 if text.endswith("%") else Decimal(text)
-        if 0 <= share <= 1:
-            return share
-    raise ConfigurationError(f"{value!r} is not a share such as 0.1 or '10%'.", field="max_removed")
 
 
 def task_instance(context: Context) -> Run:

@@ -76,7 +76,7 @@ class Closing:
             "raw": header.source_text(self._element, self._written) if self._keep_raw else None,
             "source_sha256": self._sha256,
         }
-        return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type]
+        return Invoice(**found, sign=-1 if kind == "credit_note" and stated_positive(totals) else 1)  # type: ignore[arg-type] # texts
 
 
 def _readable(fields: Fields, flat: Mapping[str, Any]) -> str | None:

@@ -150,7 +150,7 @@ def members(body: IO[bytes], largest: int) -> Iterator[Member]:
         for info in found:
             _check_member(info)
         for info in found:
-            yield Member(info.filename, info.file_size, lambda info=info: _opened(archive, info))  # type: ignore[misc]
+            yield Member(info.filename, info.file_size, lambda info=info: _opened(archive, info))  # type: ignore[misc] # bound to this one
 
 
 def _opened(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:

@@ -121,7 +121,7 @@ class Incoming:
         self.next()
 
     def _add_invoice(self, invoice: Invoice, content: bytes, number: int, lines: int, hashes: bytes) -> None:
-        values: Row = invoice[:_RAW]  # type: ignore[assignment]
+        values: Row = invoice[:_RAW]  # type: ignore[assignment] # the fields before raw are texts
         taxes, seq = invoice.taxes, str(number)
         content_hash = _content_hash(invoice, content, b"%d" % lines, hashes)
         if invoice.sign < 0:
