@@ -28,8 +28,11 @@ HEADER = {"issue_date": "2026-10-05", "buyer_id": "C-1", "buyer_name": "Jansen B
 
 
 def stage(erp: Erp, numbers: Iterable[int] = range(5), **more: Any) -> Staging:
-    """Stage sales invoices of October 2026."""
-    staging = open_staging(erp)
+    """Stage sales invoices of October 2026.
+
+    :param more: what else their headers say; ``slice_`` and ``staging``: where to, if elsewhere.
+    """
+    staging = more.pop("staging", None) or open_staging(erp)
     slice_ = more.pop("slice_", SALES)
     load(staging, [item for n in numbers for item in invoice(n, **{**HEADER, **more})], slice_)
     return staging
