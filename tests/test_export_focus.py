@@ -135,6 +135,20 @@ def test_an_invoice_whose_lines_have_no_amount_counts_as_a_whole(erp: Erp, tmp_p
     assert found == [("A", "100", "Purchase"), ("B", "7", "Purchase")]
 
 
+def test_an_invoice_of_which_nobody_states_a_total_is_what_its_rows_come_to(erp: Erp, tmp_path: Path) -> None:
+    bare = {"currency": "EUR", "totals_origin": "none"}
+    items = [
+        InvoiceLine(net_amount="5"),
+        Invoice("A", **bare),
+        Invoice("B", tax_amount="2", **bare),
+        Invoice("C", **bare),
+    ]
+    load(open_staging(erp), [*items, *invoice(1)])
+    result = export(tmp_path)
+    assert result["totals"] == {"EUR": "19.1"}
+    assert by_currency(csv_rows(result)) == {"EUR": Decimal("19.1")}
+
+
 def test_lines_that_do_not_add_up_get_a_row_for_the_rest(erp: Erp, tmp_path: Path) -> None:
     load(open_staging(erp), specimens())
     rows = csv_rows(export(tmp_path))

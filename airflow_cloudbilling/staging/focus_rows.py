@@ -55,6 +55,7 @@ class FocusRows:
         self._details = focus.invoice_detail().subquery("details")
         self._periods = focus.billing_period().subquery("periods")
         self.totals: dict[str, Decimal] = {}
+        self._of_stated: dict[str, Decimal] = {}  # the same of invoices that state a total
         self.without_currency = 0  # invoices whose vendor names none
 
     @property
@@ -84,18 +85,18 @@ class FocusRows:
 
         :raises StagingError: when they differ by anything.
         """
-        staged = self.staged()
-        different = {c for c in staged.keys() | self.totals.keys() if staged.get(c, 0) != self.totals.get(c, 0)}
+        staged, found = self.staged(), self._of_stated
+        different = {c for c in staged.keys() | found.keys() if staged.get(c, 0) != found.get(c, 0)}
         if different:
             none = Decimal(0)
-            words = [f"{c} {self.totals.get(c, none):f} instead of {staged.get(c, none):f}" for c in sorted(different)]
+            words = [f"{c} {found.get(c, none):f} instead of {staged.get(c, none):f}" for c in sorted(different)]
             raise StagingError(
                 f"The rows of {self.period.key} come to {', '.join(words)}; nothing was written. Somebody changed rows"
                 " of the staging tables by hand: load the period again."
             )
 
     def _invoice_detail(self) -> Iterator[Row]:
-        details, self.totals, self.without_currency = self._details, {}, 0
+        details, self.totals, self._of_stated, self.without_currency = self._details, {}, {}, 0
         number = details.c.x_LineNumber
         keys = [bytewise(details.c[name], self.name) for name in _KEY]
         last = case((number.is_not(None), 0), (details.c.InvoiceDetailId.like(f"%/{DIFFERENCE}"), 2), else_=1)
@@ -116,7 +117,8 @@ class FocusRows:
         lacking = exact_sum(due, cost.copy_negate())
         if lacking:
             yield _difference(row, lacking)
-        _add(self.totals, row["BillingCurrency"], due)
+        for sums in (self.totals, *([self._of_stated] if row[_TOTAL] is not None else [])):
+            _add(sums, row["BillingCurrency"], due)
         self.without_currency += not row["BillingCurrency"]
 
     def _billing_period(self) -> Iterator[Row]:
