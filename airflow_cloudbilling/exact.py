@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
+from decimal import ROUND_HALF_UP, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow, localcontext
 
 INTEGER_DIGITS = 26  # NUMERIC(38,12), the narrowest of the supported databases
 DECIMALS = 12
 
 _EXACT = Context(prec=200, traps=[Inexact, InvalidOperation, DivisionByZero, Overflow])
+_ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 
 
 def exactly() -> AbstractContextManager[Context]:
@@ -30,12 +31,25 @@ def exact_sum(*amounts: Decimal) -> Decimal:
     return total
 
 
+def exact_difference(one: Decimal, other: Decimal) -> Decimal:
+    """Return the first less the second, to the last digit; a minus sign would round to 28.
+
+    :raises decimal.Inexact: when 200 digits do not hold it; it is never rounded.
+    """
+    return exact_sum(one, other.copy_negate())
+
+
 def exact_product(one: Decimal, other: Decimal) -> Decimal:
     """Return the product, to the last digit.
 
     :raises decimal.Inexact: when 200 digits do not hold it; it is never rounded.
     """
     return _EXACT.multiply(one, other)
+
+
+def rounded_to(step: Decimal, amount: Decimal) -> Decimal:
+    """Return an amount with the decimals of a step such as 0.01, halves away from zero as EN 16931 has it."""
+    return amount.quantize(step, context=_ROUNDING)
 
 
 def canonical(amount: Decimal) -> str:

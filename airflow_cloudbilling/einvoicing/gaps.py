@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_cloudbilling.einvoicing.defaults import ONE, Defaults
-from airflow_cloudbilling.exact import exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_sum
 from airflow_cloudbilling.model import is_issued
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def broken_rules(draft: Draft) -> Iterator[Gap]:
     """Yield the sums that are not as EN 16931 has them, with both sides, and amounts that are too fine for it."""
     amounts = {name: draft.amount(f"{name}_amount") for name in ("net", "tax", "gross", "payable")}
     net, tax, gross, payable = amounts.values()
-    beside = exact_sum(draft.known("charge_total"), draft.known("allowance_total").copy_negate())
+    beside = exact_difference(draft.known("charge_total"), draft.known("allowance_total"))
     taxes = [group.tax for group in draft.groups if group.tax is not None]
-    less_paid = exact_sum(draft.known("rounding_amount"), draft.known("paid_amount").copy_negate())
+    less_paid = exact_difference(draft.known("rounding_amount"), draft.known("paid_amount"))
     sums = {
         "BR-CO-13": (net, exact_sum(draft.line_total, beside)),
         "BR-CO-14": (tax, exact_sum(*taxes) if taxes else None),
@@ -101,7 +101,7 @@ def broken_rules(draft: Draft) -> Iterator[Gap]:
             yield Gap(BROKEN, rule, f"{stated:f} is stated, and the parts come to {added:f}")
     for group in draft.groups:
         vat = group.expected
-        if vat is not None and group.tax is not None and abs(exact_sum(group.tax, vat.copy_negate())) >= _ONE:
+        if vat is not None and group.tax is not None and abs(exact_difference(group.tax, vat)) >= _ONE:
             words = f"{group.tax:f} is stated, and {group.rate:f} % of {group.taxable:f} is {vat:f}"
             yield Gap(BROKEN, "BR-CO-17", words)
     for name, amount in amounts.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_cloudbilling.einvoicing.defaults import Party
 from airflow_cloudbilling.einvoicing.gaps import BROKEN, MISSING, Gap
-from airflow_cloudbilling.exact import exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_sum
 from airflow_cloudbilling.reconcile.currencies import DECIMALS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _taxable(draft: Draft, group: Group, name: str) -> Iterator[Gap]:
     )
     beside = [draft.known("charge_total"), draft.known("allowance_total").copy_negate()]
     added = exact_sum(*nets, *(beside if len(draft.groups) == 1 else ()))
-    off = abs(exact_sum(group.taxable, added.copy_negate()))
+    off = abs(exact_difference(group.taxable, added))
     if off >= _ONE or (off and not by_rate):
         words = f"{group.taxable:f} is stated as taxable, and the lines of it come to {added:f}"
         yield Gap(BROKEN, f"BR-{name}-08", words)

@@ -9,18 +9,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from airflow_cloudbilling.einvoicing.defaults import ONE, Defaults, Party
 from airflow_cloudbilling.einvoicing.gaps import Gap, broken_rules, header_gaps, line_gaps
-from airflow_cloudbilling.exact import exact_product, exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_product, exact_sum, rounded_to
 
 Row = Mapping[str, Any]
 _CENT = Decimal("0.01")
 # What XML cannot hold, and what staging may
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
-_ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 
 
 class Group(NamedTuple):
@@ -157,7 +156,7 @@ class Draft:
         found = [Group(*key, taxable or Decimal(0), tax) for key, (taxable, tax) in self._sums.items()]
         if len(found) == 1:
             whole = self._signed(self.head["tax_amount"])
-            beside = exact_sum(self.known("charge_total"), self.known("allowance_total").copy_negate())
+            beside = exact_difference(self.known("charge_total"), self.known("allowance_total"))
             group = found[0]._replace(taxable=exact_sum(found[0].taxable, beside))
             return [group._replace(tax=group.tax if whole is None else whole)]
         return [g if g.tax is not None else g._replace(tax=g.expected, is_assumed=True) for g in found]
@@ -237,4 +236,4 @@ def readable(text: str | None) -> str | None:
 
 def cents(amount: Decimal) -> Decimal:
     """Return an amount with two decimals, which is all that EN 16931 lets amounts have."""
-    return amount.quantize(_CENT, context=_ROUNDING)
+    return rounded_to(_CENT, amount)

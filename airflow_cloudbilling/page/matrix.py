@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from airflow_cloudbilling.exact import exact_sum
+from airflow_cloudbilling.exact import exact_difference
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.page.access import Access
 from airflow_cloudbilling.page.ledger import AMOUNTS, Loaded, Totals, add_up, months_down, periods_of, slices_of
@@ -234,7 +234,7 @@ def _mark_sent(connection: Connection, tables: Tables, cells: Cells, shown: Sequ
 
 
 def _less(sold: Decimal | None, bought: Decimal | None) -> Decimal | None:
-    return None if sold is None or bought is None else exact_sum(sold, bought.copy_negate())
+    return None if sold is None or bought is None else exact_difference(sold, bought)
 
 
 def _place(kind: str) -> tuple[int, str]:

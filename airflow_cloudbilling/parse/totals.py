@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.exact import canonical, exact_difference, exact_sum
 
 _MOST_WAITING = 20  # batches of lines
 
@@ -86,7 +86,7 @@ def _plus(total: Decimal | None, amounts: Sequence[str | None]) -> Decimal | Non
 
 
 def _minus(whole: str, part: str | None) -> Decimal:
-    return exact_sum(Decimal(whole), Decimal(part or 0).copy_negate())  # a minus sign would round to 28 digits
+    return exact_difference(Decimal(whole), Decimal(part or 0))  # a minus sign would round to 28 digits
 
 
 def _text(amount: Decimal | None) -> str | None:

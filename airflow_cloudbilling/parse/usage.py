@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import IO
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.exact import canonical, exact_difference
 from airflow_cloudbilling.model import InvoiceLine
 from airflow_cloudbilling.parse.fields import Fields, Values, Wanted
 from airflow_cloudbilling.parse.names import LINE_NAMES, Table
@@ -105,6 +105,6 @@ def _discount(stated: str | None, full: str | None, discounted: str | None) -> s
     if stated is not None or full is None or discounted is None:
         return stated
     try:
-        return "0" if full == discounted else canonical(exact_sum(Decimal(full), Decimal(discounted).copy_negate()))
+        return "0" if full == discounted else canonical(exact_difference(Decimal(full), Decimal(discounted)))
     except ValueError as error:
         raise RecordError(f"field discount: {full} less {discounted} cannot be staged: {error}") from None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from airflow_cloudbilling.exact import exact_product, exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_product, exact_sum
 from airflow_cloudbilling.reconcile.currencies import DECIMALS, rounded, subunit
 
 _ZERO = Decimal(0)
@@ -133,7 +133,7 @@ def check(head: Head, sums: LineSums, taxes: Sequence[Tax], rounded_lines: Calla
 def _broken(rule: str, head: Head, expected: Decimal, actual: Decimal, what: str) -> Broken:
     sign = " Header and lines differ in sign." if expected == -actual and expected else ""
     message = f"{what}{sign} Ask the vendor for a corrected invoice, or accept the difference."
-    off = _number(exact_sum(actual, expected.copy_negate()), head.currency)
+    off = _number(exact_difference(actual, expected), head.currency)
     told = f"{money(actual, head.currency)} ({'+' * (actual > expected)}{off})"
     return Broken(rule, money(expected, head.currency), told, message)
 
@@ -197,7 +197,7 @@ def _tax_sum(head: Head, sums: LineSums, taxes: Sequence[Tax]) -> Iterator[Broke
 def _tax_of_lines(head: Head, sums: LineSums, tax: Decimal) -> Iterator[Broken]:
     def is_far(expected: Decimal) -> bool:
         tolerated = exact_product(subunit(head.currency), exact_product(Decimal(sums.lines), _HALF))
-        return exact_sum(expected, tax.copy_negate()).copy_abs() > tolerated
+        return exact_difference(expected, tax).copy_abs() > tolerated
 
     by_rate = exact_product(sums.rated, _HUNDREDTH)
     adds_up = head.net_amount in (sums.net, rounded(sums.net, head.currency))  # else that is what is told

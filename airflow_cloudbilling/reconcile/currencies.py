@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
+
+from airflow_cloudbilling.exact import rounded_to
 
 # List One of 2026, and what left it since 2018: months that are imported again may be old.
 _CODES = {
@@ -19,7 +21,6 @@ _CODES = {
     4: "CLF UYW",
 }
 DECIMALS: dict[str, int] = {code: decimals for decimals, codes in _CODES.items() for code in codes.split()}
-_ROUNDING = Context(prec=200, rounding=ROUND_HALF_UP)
 
 
 def subunit(currency: str | None) -> Decimal:
@@ -29,4 +30,4 @@ def subunit(currency: str | None) -> Decimal:
 
 def rounded(amount: Decimal, currency: str | None) -> Decimal:
     """Return an amount with the decimals of its currency, halves away from zero as EN 16931 has it."""
-    return amount.quantize(subunit(currency), context=_ROUNDING)
+    return rounded_to(subunit(currency), amount)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from airflow_cloudbilling.exact import exact_product, exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_product
 from airflow_cloudbilling.model import Period, Slice
 from airflow_cloudbilling.reconcile.arithmetic import Broken, money
 from airflow_cloudbilling.reconcile.reading import Charges, SliceKey
@@ -66,7 +66,7 @@ def drifts(now: Charges, before: Charges, limits: Limits) -> Iterator[Broken]:
     for what, sums, earlier in (("customer", now.customers, before.customers), ("item", now.items, before.items)):
         for (currency, name), was in earlier.items():
             amount = sums.get((currency, name), Decimal(0))
-            change = exact_sum(amount, was.copy_negate()).copy_abs()
+            change = exact_difference(amount, was).copy_abs()
             if limits.drift is None or not was or change < limits.drift_minimum:
                 continue
             if change > exact_product(limits.drift, was.copy_abs()):

@@ -10,10 +10,11 @@ from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.reconcile.arithmetic import money
 from airflow_cloudbilling.reconcile.closes import APPROVED
 from airflow_cloudbilling.reconcile.findings import OpenFinding
-from airflow_cloudbilling.reconcile.summary import AMOUNTS, Summary
+from airflow_cloudbilling.reconcile.summary import Summary
+from airflow_cloudbilling.staging.columns import TOTALS
 from airflow_cloudbilling.stylesheet import STYLE
 
-_COLUMNS = ("vendor", "kind", "currency", "invoices", "lines", *AMOUNTS, "posted")
+_COLUMNS = ("vendor", "kind", "currency", "invoices", "lines", *TOTALS, "posted")
 _LEFT = 3  # columns that are text
 _ROWS = 24  # of the table, on one screen
 BODY = 4000  # characters of a question: Airflow cuts longer fields where it shows them
@@ -70,7 +71,7 @@ def report(summary: Summary, findings: Iterable[OpenFinding], location: str) -> 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, ...]]:
     for (provider, kind, currency), one in summary.sums.items():
-        amounts = (getattr(one, name) for name in AMOUNTS)
+        amounts = (getattr(one, name) for name in TOTALS)
         texts = ("unknown" if amount is None else money(amount, currency).partition(" ")[0] for amount in amounts)
         yield provider, kind, currency or "none", f"{one.invoices}", f"{one.lines}", *texts, f"{one.frozen}"
 

@@ -11,8 +11,8 @@ from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.reconcile.arithmetic import Head
 from airflow_cloudbilling.reconcile.closes import Close
 from airflow_cloudbilling.reconcile.findings import OpenFinding
+from airflow_cloudbilling.staging.columns import TOTALS
 
-AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
 SHOWN = 10  # findings named in a log or a question
 
 
@@ -40,15 +40,15 @@ class Sums:
         """Take in an invoice."""
         key = head.provider, head.kind, head.currency or ""
         had = self.by.get(key, Sum())
-        amounts = (_plus(getattr(had, name), getattr(head, column)) for name, column in AMOUNTS.items())
+        amounts = (_plus(getattr(had, name), getattr(head, column)) for name, column in TOTALS.items())
         self.by[key] = Sum(had.invoices + 1, had.lines + head.line_count, had.frozen + bool(head.frozen), *amounts)
 
     def totals(self) -> dict[str, dict[str, str | None]]:
         """Return net, tax and gross by currency, as canonical text."""
         found: dict[str, dict[str, Decimal | None]] = {}
         for (_, _, currency), one in self.by.items():
-            of_currency = found.setdefault(currency, dict.fromkeys(AMOUNTS))
-            for name in AMOUNTS:
+            of_currency = found.setdefault(currency, dict.fromkeys(TOTALS))
+            for name in TOTALS:
                 of_currency[name] = _plus(of_currency[name], getattr(one, name))
         return {
             currency: {name: None if a is None else plain(a) for name, a in amounts.items()}

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from airflow_cloudbilling.errors import RecordError
-from airflow_cloudbilling.exact import canonical, exact_product, exact_sum
+from airflow_cloudbilling.exact import canonical, exact_difference, exact_product, exact_sum
 from airflow_cloudbilling.model import Invoice, Period
 from airflow_cloudbilling.parse import (
     CLOSE,
@@ -220,13 +220,13 @@ def _line_net(quantity: str | None, price: str | None, discount: str | None) -> 
         return None
     try:
         product = exact_product(Decimal(quantity), Decimal(price))
-        return canonical(exact_sum(product, Decimal(discount or 0).copy_negate()))
+        return canonical(exact_difference(product, Decimal(discount or 0)))
     except ValueError:  # more decimals than can be staged: nobody has said how to round
         return None
 
 
 def _difference(whole: str, part: str | None) -> Decimal:
-    return exact_sum(Decimal(whole), Decimal(part or 0).copy_negate())
+    return exact_difference(Decimal(whole), Decimal(part or 0))
 
 
 def _staged(total: Decimal) -> str:

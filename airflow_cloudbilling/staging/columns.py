@@ -87,6 +87,7 @@ INVOICE_AMOUNTS = {
     "paid_amount": "BT-113 paid amount",
     "payable_amount": "BT-115 amount due for payment",
 }
+TOTALS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}  # as sums of many invoices name them
 
 
 def invoice_columns() -> list[Column[Any]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Integer, and_, case, func, select
 
 from airflow_cloudbilling.errors import StagingError
-from airflow_cloudbilling.exact import canonical, exact_sum
+from airflow_cloudbilling.exact import canonical, exact_difference, exact_sum
 from airflow_cloudbilling.model import Period
 from airflow_cloudbilling.staging.focus import DIFFERENCE, DIFFERENCE_WORDS, KINDS, PAID, ROUNDING, Focus
 from airflow_cloudbilling.staging.reading import Row, amounts, bytewise, exact, stream
@@ -76,7 +76,7 @@ class FocusRows:
         columns = (invoice.c.currency, total, *(invoice.c[name] for name in names))
         for row in stream(self.connection, select(*columns).where(self._chosen, total.is_not(None))):
             payable, paid, rounding = (exact(row[name]) for name in names)
-            beside = exact_sum(rounding or Decimal(0), (paid or Decimal(0)).copy_negate())
+            beside = exact_difference(rounding or Decimal(0), paid or Decimal(0))
             _add(sums, row["currency"], _due(payable, exact(row["total"]) or Decimal(0), beside))
         return sums
 
@@ -114,7 +114,7 @@ class FocusRows:
                 beside = exact_sum(beside, row["BilledCost"])
             yield {**row, "InvoiceDetailGrain": _compact(row["InvoiceDetailGrain"])}
         due = cost if row[_TOTAL] is None else _due(row[_PAYABLE], row[_TOTAL], beside)
-        lacking = exact_sum(due, cost.copy_negate())
+        lacking = exact_difference(due, cost)
         if lacking:
             yield _difference(row, lacking)
         for sums in (self.totals, *([self._of_stated] if row[_TOTAL] is not None else [])):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 
-from airflow_cloudbilling.exact import exact_sum
+from airflow_cloudbilling.exact import exact_difference, exact_sum
 from airflow_cloudbilling.model import Period, is_issued
 from airflow_cloudbilling.staging.margin import BOUGHT, MATCHED, SOLD, margin_query
 from airflow_cloudbilling.staging.reading import Row, amounts, stream
@@ -44,7 +44,7 @@ class Sums:
     @property
     def margin(self) -> Decimal:
         """Return what is earned on what was bought and sold in this currency."""
-        return exact_sum(self.sales, self.purchase.copy_negate())
+        return exact_difference(self.sales, self.purchase)
 
     def add(self, name: str, amount: Decimal) -> None:
         """Add an amount to one of the sums."""
@@ -87,7 +87,7 @@ class Charge(NamedTuple):
         """Return sales less purchase, where there are both, in one currency."""
         if self.state != MATCHED or self.purchase_amount is None or self.sales_amount is None:
             return None
-        return exact_sum(self.sales_amount, self.purchase_amount.copy_negate())
+        return exact_difference(self.sales_amount, self.purchase_amount)
 
     @property
     def is_below_cost(self) -> bool:

@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from airflow_cloudbilling.errors import RemovalError
 from airflow_cloudbilling.exact import canonical, exactly
 from airflow_cloudbilling.model import Slice
-from airflow_cloudbilling.staging.columns import MOMENT
+from airflow_cloudbilling.staging.columns import MOMENT, TOTALS
 from airflow_cloudbilling.staging.frozen import is_frozen
 from airflow_cloudbilling.staging.incoming import Incoming
 from airflow_cloudbilling.staging.ledger import of_slice, slice_values
@@ -38,8 +38,6 @@ from airflow_cloudbilling.staging.results import Merged
 from airflow_cloudbilling.staging.revisions import Revisions
 from airflow_cloudbilling.staging.tables import Tables
 from airflow_cloudbilling.staging.temporary import copy_rows
-
-AMOUNTS = {"net": "net_amount", "tax": "tax_amount", "gross": "gross_amount"}
 
 
 class Merge:
@@ -261,7 +259,7 @@ class Merge:
     def _measure(self, merged: Merged) -> None:
         """Read the slice's counts and totals back from the tables."""
         invoice, slices = self.tables.invoice, self.tables.slice_invoice
-        amounts = [invoice.c[name] for name in AMOUNTS.values()]
+        amounts = [invoice.c[name] for name in TOTALS.values()]
         # the concatenation keeps PostgreSQL, before it has statistics, from walking the account once for each invoice
         same = (invoice.c[name] == slices.c[name].concat("") for name in ("provider", "account", "kind"))
         member = and_(*same, of_slice(slices, self.slice), slices.c.invoice_id == invoice.c.invoice_id)
@@ -281,7 +279,7 @@ class Merge:
                         totals = sums.setdefault(currency, [None] * 3)
                         totals[nth] = Decimal(amount) + (totals[nth] or 0)
         merged.totals = {
-            currency: {name: None if a is None else canonical(a) for name, a in zip(AMOUNTS, total, strict=True)}
+            currency: {name: None if a is None else canonical(a) for name, a in zip(TOTALS, total, strict=True)}
             for currency, total in sorted(sums.items())
         }
         merged.documents = self._count_documents()

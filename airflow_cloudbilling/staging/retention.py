@@ -19,13 +19,13 @@ from airflow_cloudbilling.staging.closes import in_approved_close
 from airflow_cloudbilling.staging.ledger import OPEN, of_slice
 from airflow_cloudbilling.staging.reading import same_invoice
 from airflow_cloudbilling.staging.revisions import RULES
+from airflow_cloudbilling.staging.uploads import UNDECIDED
 
 if TYPE_CHECKING:
     from airflow_cloudbilling.staging.loader import Staging
 
 PERSONAL = ("buyer_name", "customer_name")
 ERASABLE = (*PERSONAL, "buyer_vat_id", "seller_name", "subscription_name", "description")
-_UNDER_WAY = ("intent", "submitted", "unknown")  # a person, or Sage, has yet to say what became of it
 _INVOICES, _LINES, _BODIES = 200, 20_000, 2_000  # of one transaction
 
 
@@ -236,7 +236,7 @@ class Retention:
         What came or changed after a month was reconciled is not in its close; nor are other vendors in one of some.
         """
         invoice, item = self.tables.invoice, self.tables.upload_item
-        under_way = exists().where(same_invoice(item, invoice), item.c.status.in_(_UNDER_WAY))
+        under_way = exists().where(same_invoice(item, invoice), item.c.status.in_(UNDECIDED))
         if self.include_open:
             return ~under_way
         return and_(
