@@ -180,7 +180,7 @@ def test_a_replay_comes_from_the_archive(vendor: Any, staging: Path, tmp_path: P
 
 
 def test_a_month_that_was_checked_says_which_rules_did_not_hold(erp: Erp) -> None:
-    load(erp, bills([1]), SEPTEMBER)
+    load(erp, bills([2]), SEPTEMBER)
     load(erp, bill(1, currency="XXX"))
 
     def checked() -> tuple[Event, list[dict[str, Any]]]:

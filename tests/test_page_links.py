@@ -85,7 +85,7 @@ def test_a_task_that_failed_leads_to_its_month(staging: Path) -> None:
 @pytest.mark.parametrize("erp", [kind for kind in NAMED if kind == "postgres"], indirect=True)
 def test_a_task_leads_to_the_schema_that_its_tables_are_in(erp: Erp, monkeypatch: pytest.MonkeyPatch) -> None:
     load(open_staging("erp_staging", "billing"), invoices([1]))
-    assert Reader().get().status_code == 400  # the default schema has no tables
+    assert Reader().get().status_code == 404  # the default schema has no tables
     task = ReconcileInvoicesOperator(
         task_id="reconcile", staging_conn_id="erp_staging", schema="billing", period="2026-10"
     )
