@@ -119,7 +119,7 @@ def proxy_of(url: str, settings: Settings) -> str | None:
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxy = settings.proxy
-    if not proxy and host not in direct_hosts(settings) and not proxy_bypass(host):
+    if not proxy and not {host, f"[{host}]"} & direct_hosts(settings) and not proxy_bypass(host):
         proxies = getproxies()
         proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy:
@@ -175,7 +175,10 @@ def _allows(allowed: str, parts: SplitResult) -> bool:
 
 
 def _split(url: str) -> SplitResult:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # whose words quote user and password
+        raise ValueError("cannot be read as an address") from None
     if not parts.hostname:
         raise ValueError("has no host name")
     try:

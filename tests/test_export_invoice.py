@@ -276,6 +276,7 @@ ODD_HEADS = [  # what differs of a whole invoice, and the term or rule that tell
     ({"buyer_vat_id": None, "buyer_id": None}, set()),
     ({"buyer_name": "A&B <c> \u202e"}, set()),
     ({"currency": "ZZZ"}, {"BR-CL-04"}),
+    ({"currency": "BGN"}, {"BR-CL-04"}),  # withdrawn in 2026
     ({"period_start": "2026-11-05"}, {"BR-29"}),
 ]
 ODD_TAXES = [  # VAT category, rate and taxable amount of the breakdown, the line's rate
@@ -293,6 +294,12 @@ ODD_TAXES = [  # VAT category, rate and taxable amount of the breakdown, the lin
     (("S", "21", "50"), "21", {"BR-S-08"}),
     (("S", None, "100"), "21", {"BT-119", "BR-S-08"}),
 ]
+ODD_ROWS = [  # beside a row that is right: VAT category and rate of one that nothing belongs to
+    (("S", "9"), {"BR-S-08"}),
+    (("L", "7"), {"BR-AF-01"}),
+    (("M", "4"), {"BR-AG-01"}),
+    *(((category, "0"), set()) for category in ("Z", "E", "AE", "G")),
+]
 
 
 def odd() -> Iterator[tuple[list[Any], set[str]]]:
@@ -304,6 +311,10 @@ def odd() -> Iterator[tuple[list[Any], set[str]]]:
         sums = {"net_amount": "100", "tax_amount": f"{tax:f}", "gross_amount": f"{100 + tax:f}"}
         row = InvoiceTax(category, rate, taxable, sums["tax_amount"])
         yield [line("1", "100", tax_rate=of_line), Invoice(f"T{nth}", taxes=(row,), **sums, **HEAD)], told
+    for nth, ((category, rate), told) in enumerate(ODD_ROWS):
+        sums = {"net_amount": "100", "tax_amount": "21", "gross_amount": "121"}
+        taxes = (InvoiceTax("S", "21", "100", "21"), InvoiceTax(category, rate, "0", "0"))
+        yield [line("1", "100", tax_amount="21"), Invoice(f"R{nth}", taxes=taxes, **sums, **HEAD)], told
 
 
 def test_what_is_called_complete_is_valid_whatever_it_is(

@@ -202,7 +202,7 @@ UNREACHED = {
         ({"port": 1}, "compare host and port"),
         ({"host": "db.invalid"}, "compare host and port"),
         ({"schema": "cloudbilling_nowhere"}, "compare the database's name (schema)"),
-        ({"extra": {"sslmode": "yes"}}, "compare sslmode"),
+        ({"extra": {"sslmode": "yes"}}, "compare the TLS fields"),
     ],
     "mysql": [
         ({"port": 1}, "compare host and port"),
@@ -229,6 +229,14 @@ def test_a_wrong_password_of_postgresql_is_not_a_missing_right() -> None:
     error = OperationalError('FATAL:  password authentication failed for user "erp"')
     assert advice(error, lost=False) == "compare login and password"
     assert not may_be_about_rights(error)
+
+
+def test_what_mysql_says_in_one_number_is_told_by_what_it_may_be() -> None:
+    denied = OperationalError(1044, "Access denied for user 'erp'@'%' to database 'other'")
+    assert "temporary tables" in advice(denied, lost=False)
+    assert may_be_about_rights(denied)
+    untrusted = OperationalError(2003, "Can't connect to MySQL server on 'db' ([SSL] certificate verify failed)")
+    assert "TLS" in advice(untrusted, lost=False)
 
 
 @pytest.mark.bare

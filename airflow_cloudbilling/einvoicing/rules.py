@@ -29,6 +29,8 @@ UY UZ VA VC VE VG VI VN VU WF WS XI YE YT ZA ZM ZW
 """
 COUNTRIES = frozenset(_CODES.split())  # ISO 3166, and two of the norm's own
 _PREFIXES = COUNTRIES | {"EL"}  # of Greek VAT identifiers
+_WITHDRAWN = "ANG BGN CUC HRK MRO SLL STN VEF ZWL"  # from the norm's list, not from older invoices
+_CURRENCIES = DECIMALS.keys() - frozenset(_WITHDRAWN.split())
 _NAMES = {"S": "S", "L": "AF", "M": "AG", "Z": "Z", "E": "E", "AE": "AE", "K": "IC", "G": "G", "O": "O"}
 _WITH_VAT = ("S", "L", "M")  # the others' rate is 0, or none
 _ONE = Decimal(1)
@@ -41,7 +43,7 @@ def code_rules(draft: Draft) -> Iterator[Gap]:
             yield Gap(BROKEN, "BR-CL-14", f"{side} country {party.country!r} is no code of ISO 3166")
         if party.vat_id and party.vat_id[:2] not in _PREFIXES:
             yield Gap(BROKEN, "BR-CO-09", f"{side} VAT identifier {party.vat_id!r} begins with no country's code")
-    if draft.currency and draft.currency not in DECIMALS:
+    if draft.currency and draft.currency not in _CURRENCIES:
         yield Gap(BROKEN, "BR-CL-04", f"currency {draft.currency!r} is no code of ISO 4217")
     start, end = draft.head["period_start"], draft.head["period_end"]
     if start and end and end < start:
@@ -81,14 +83,14 @@ def _of_category(group: Group, name: str, seller: Party, buyer: Party) -> Iterat
 def _taxable(draft: Draft, group: Group, name: str) -> Iterator[Gap]:
     """Yield the rule that a taxable amount (BT-116) breaks that is not the sum of its lines."""
     by_rate = group.category in _WITH_VAT
-    nets = (
-        net
-        for (category, rate), net in draft.taxable_by_rate.items()
-        if category == group.category and (not by_rate or rate == group.rate)
-    )
+    own = {rate: net for (category, rate), net in draft.taxable_by_rate.items() if category == group.category}
+    nets = [net for rate, net in own.items() if not by_rate or rate == group.rate]
     beside = [draft.known("charge_total"), draft.known("allowance_total").copy_negate()]
-    added = exact_sum(*nets, *(beside if len(draft.groups) == 1 else ()))
+    beside = [amount for amount in beside if amount] if len(draft.groups) == 1 else []
+    added = exact_sum(*nets, *beside)
+    if not own and not beside and group.category in ("L", "M"):
+        yield Gap(BROKEN, f"BR-{name}-01", f"the VAT breakdown has category {group.category}, which no line has")
     off = abs(exact_difference(group.taxable, added))
-    if off >= _ONE or (off and not by_rate):
+    if off >= _ONE or (off and not by_rate) or not (nets or beside or group.category != "S"):
         words = f"{group.taxable:f} is stated as taxable, and the lines of it come to {added:f}"
         yield Gap(BROKEN, f"BR-{name}-08", words)

@@ -104,12 +104,12 @@ class Transport:
 
     def _way(self, text: str, request: Request) -> str:
         """Return what to compare when a server was not reached at all."""
-        url = target(request, self.settings).url
+        where = target(request, self.settings)
         if any(sign in text for sign in _NO_TLS):
             return "what answers there speaks no https: compare scheme and port"
-        if proxy := proxy_of(url, self.settings):
+        if proxy := proxy_of(where.url, self.settings):
             return f"it was to go through the proxy {proxy}: compare proxy in extra, or HTTPS_PROXY where this runs"
-        field = "the address in extra" if request.configured else "host"
+        field = "host" if where.own else "the address in extra" if request.configured else "allowed_hosts in extra"
         return f"compare {field}, and see that this machine can reach it"
 
     async def _follow(self, asked: Asked, credential: str | None) -> Reply:

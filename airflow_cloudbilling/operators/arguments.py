@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_cloudbilling.errors import ConfigurationError
 from airflow_cloudbilling.operators.run_period import Chosen, choose_period
-from airflow_cloudbilling.sources import SOURCES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -98,6 +97,8 @@ def providers_of(providers: str | Sequence[str] | None) -> list[str] | None:
     :param providers: connection types; a text has commas between them.
     :raises ConfigurationError: when one is no billing vendor's.
     """
+    from airflow_cloudbilling.sources import SOURCES  # with every vendor's module, which no DAG file needs
+
     if isinstance(providers, str):
         providers = [part.strip() for part in (given(providers) or "").split(",") if part.strip()]
     known = [name for name, source in SOURCES.items() if source.kinds]

@@ -54,14 +54,15 @@ def slices_of(connection: Connection, tables: Tables, close_id: str) -> Iterator
     yield from ((row[0], row[1], row[2]) for row in connection.execute(query).all())
 
 
-def check_approved(connection: Connection, tables: Tables, close_id: str) -> Any:
-    """Return when a close was made which a person has approved; until the transaction ends nobody takes that back.
+def check_approved(connection: Connection, tables: Tables, close_id: str, *, hold: bool = False) -> Any:
+    """Return when a close was made which a person has approved.
 
+    :param hold: let nobody take that back until the transaction ends.
     :raises ConfigurationError: when there is none of this id, nobody has approved it, or somebody has taken it back.
     """
     close = tables.close
     chosen = select(close.c.status, close.c.approved_at, close.c.created_at).where(close.c.close_id == close_id)
-    row = connection.execute(chosen.with_for_update()).first()
+    row = connection.execute(chosen.with_for_update() if hold else chosen).first()
     if row is None:
         raise ConfigurationError(f"there is no close {close_id!r}; reconcile the period first.", field="close_id")
     status = (row.status or "").lower()

@@ -57,7 +57,7 @@ def engine_for(database: Database) -> Engine:
 def _postgres(database: Database) -> Engine:
     _check_tls(database, _LIBPQ_TLS)
     names = (*_LIBPQ_TLS, "connect_timeout", "options", "application_name")
-    arguments = {name: database.extra[name] for name in names if database.extra.get(name)}
+    arguments = {name: database.extra[name] for name in names if database.extra.get(name) not in (None, "")}
     # libpq's own option, so that moments are written and read as UTC whatever the server's time zone is
     arguments["options"] = f"{arguments.get('options', '')} -c timezone=UTC".strip()
     return _server(database, "postgresql+psycopg", "psycopg", "postgres", arguments)

@@ -78,7 +78,7 @@ def intend(
     """
     with uploads.locked(accounts or [own_file(file.conn_id, file.scope)]) as connection:
         if file.close_id is not None:
-            check_approved(connection, uploads.staging.tables, file.close_id)
+            check_approved(connection, uploads.staging.tables, file.close_id, hold=True)
         if file.record_count is None:
             _check_content(uploads, connection, file)
         row = {"upload_id": upload_id, "status": "intent", "created_at": uploads.staging.ledger.now(connection)}
