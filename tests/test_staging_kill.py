@@ -191,6 +191,23 @@ def test_two_copies_at_once_end_as_if_one_had_run(erp: Erp, record_property: Rec
     record_property("pairs of copies", COPIES)
 
 
+def test_a_try_begins_while_the_one_before_commits(erp: Erp) -> None:
+    """Neither waits for a row that the other one holds; only the database can tell, which ends one of two that do."""
+    earlier, later = (Run("dag", "task", "run", -1, try_number) for try_number in (1, 2))
+    staging, other = open_staging(erp), open_staging(erp)
+    beginning = threading.Thread(target=other.ledger.begin, args=(OCTOBER, later))
+
+    @event.listens_for(staging.engine, "after_cursor_execute")
+    def meanwhile(*told: Any) -> None:
+        if told[2].startswith("UPDATE cloudbilling_load SET") and "totals" in told[2]:  # it ends
+            beginning.start()
+            time.sleep(1)  # until it waits for that row, if it does
+
+    load(staging, invoices(BEFORE), OCTOBER, earlier)
+    beginning.join()
+    assert sorted(statuses(erp)) == ["committed", "running"]
+
+
 def test_a_reader_that_always_looks_never_sees_half_a_slice(erp: Erp) -> None:
     staging, seen, stop = open_staging(erp), set(), threading.Event()
     query = "SELECT COUNT(*), COUNT(DISTINCT gross_amount), (SELECT COUNT(*) FROM cloudbilling_invoice_line) "

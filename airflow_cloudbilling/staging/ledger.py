@@ -258,9 +258,13 @@ class Ledger:
 
     def _abandon(self, connection: Connection, slice_: Slice, which: ColumnElement[bool], moment: str) -> None:
         load = self.tables.load
-        dead = and_(of_slice(load, slice_), load.c.status.in_(OPEN), which)
-        self._spool.forget(connection, select(load.c.load_id).where(dead))
-        connection.execute(update(load).where(dead).values(status="abandoned", ended_at=moment))
+        is_open = load.c.status.in_(OPEN)
+        found = select(load.c.load_id).where(of_slice(load, slice_), is_open, which).order_by(load.c.load_id)
+        # Read first: two copies that search and lock in one statement may each wait for the other on MariaDB.
+        if dead := list(connection.scalars(found)):
+            self._spool.forget(connection, dead)
+            ended = {"status": "abandoned", "ended_at": moment}
+            connection.execute(update(load).where(load.c.load_id.in_(dead), is_open).values(ended))
 
     def _write(self) -> Any:
         return self.engine.execution_options(sqlite_begin="BEGIN IMMEDIATE").begin()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import IO, Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Select, Table, and_, delete, exists, func, insert, select
+from sqlalchemy import Connection, Engine, Table, and_, delete, exists, func, insert, select
 
 from airflow_cloudbilling.errors import StagingError
 from airflow_cloudbilling.staging.tables import Tables
@@ -85,7 +85,7 @@ class Spool:
         """Whether pages of a load are there."""
         return bool(connection.scalar(select(exists().where(self._table.c.load_id == load_id))))
 
-    def forget(self, connection: Connection, which: Select[Any] | list[str]) -> None:
+    def forget(self, connection: Connection, which: list[str]) -> None:
         """Delete the pages of loads that have ended, in the caller's transaction."""
         connection.execute(delete(self._table).where(self._table.c.load_id.in_(which)))
 
