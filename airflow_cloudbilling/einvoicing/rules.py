@@ -91,6 +91,7 @@ def _taxable(draft: Draft, group: Group, name: str) -> Iterator[Gap]:
     if not own and not beside and group.category in ("L", "M"):
         yield Gap(BROKEN, f"BR-{name}-01", f"the VAT breakdown has category {group.category}, which no line has")
     off = abs(exact_difference(group.taxable, added))
-    if off >= _ONE or (off and not by_rate) or not (nets or beside or group.category != "S"):
+    of_nothing = group.category == "S" and not nets and not beside  # which is broken even where 0 is stated
+    if off >= _ONE or (off and not by_rate) or of_nothing:
         words = f"{group.taxable:f} is stated as taxable, and the lines of it come to {added:f}"
         yield Gap(BROKEN, f"BR-{name}-08", words)

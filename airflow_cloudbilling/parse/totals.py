@@ -64,9 +64,9 @@ class RunningSum:
         self, net: str | None, tax: str | None, gross: str | None
     ) -> tuple[str | None, str | None, str | None]:
         if net is None:
-            net = _text(_minus(gross, tax) if gross and tax else self._lines_net() if self.lines else None)
+            net = _text(minus(gross, tax) if gross and tax else self._lines_net() if self.lines else None)
         if tax is None:
-            tax = _text(_minus(gross, net) if gross and net else self._tax)
+            tax = _text(minus(gross, net) if gross and net else self._tax)
         if gross is None and tax is not None:
             gross = canonical(exact_sum(Decimal(net or 0), Decimal(tax)))
         return net, tax, gross
@@ -85,8 +85,9 @@ def _plus(total: Decimal | None, amounts: Sequence[str | None]) -> Decimal | Non
     return exact_sum(total or Decimal(0), *known) if known else total
 
 
-def _minus(whole: str, part: str | None) -> Decimal:
-    return exact_difference(Decimal(whole), Decimal(part or 0))  # a minus sign would round to 28 digits
+def minus(whole: str, part: str | None) -> Decimal:
+    """Return an amount less a part of it, which may be none."""
+    return exact_difference(Decimal(whole), Decimal(part or 0))
 
 
 def _text(amount: Decimal | None) -> str | None:

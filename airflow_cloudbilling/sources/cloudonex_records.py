@@ -36,6 +36,7 @@ from airflow_cloudbilling.parse.header import Header
 from airflow_cloudbilling.parse.names import LINE_NAMES
 from airflow_cloudbilling.parse.nesting import Columns
 from airflow_cloudbilling.parse.records import json_text, listed, source_text
+from airflow_cloudbilling.parse.totals import minus
 from airflow_cloudbilling.sources.cloudonex_names import SHAPE
 
 _ITEMS = ("items", "invoiceitems", "lineitems", "lines")  # folded
@@ -206,11 +207,11 @@ def _sums(values: Mapping[str, str | None]) -> dict[str, str | None]:
     net, gross, discount, paid = map(values.get, ("net_amount", "gross_amount", "allowance_total", "paid_amount"))
     found: dict[str, str | None] = {}
     if net and gross and discount not in (None, "0"):
-        less = _difference(net, discount)
+        less = minus(net, discount)
         if exact_sum(less, Decimal(values["tax_amount"] or 0)) == Decimal(gross):
             found["net_amount"] = _staged(less)
     if values["payable_amount"] is None and gross and paid:
-        found["payable_amount"] = _staged(_difference(gross, paid))
+        found["payable_amount"] = _staged(minus(gross, paid))
     return found
 
 
@@ -223,10 +224,6 @@ def _line_net(quantity: str | None, price: str | None, discount: str | None) -> 
         return canonical(exact_difference(product, Decimal(discount or 0)))
     except ValueError:  # more decimals than can be staged: nobody has said how to round
         return None
-
-
-def _difference(whole: str, part: str | None) -> Decimal:
-    return exact_difference(Decimal(whole), Decimal(part or 0))
 
 
 def _staged(total: Decimal) -> str:
